@@ -1,0 +1,31 @@
+// Memory of another process of this host (process_vm_readv and process_vm_writev).
+//
+// The kernel asks the same right as for attaching a debugger: same user, same capabilities, no
+// stronger Yama setting. probe_process_memory() tells beforehand.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/result.h"
+
+namespace isthmus::os {
+
+// Bytes moved, which may be fewer than asked when an address is not mapped; -1 and errno when none.
+// At most IOV_MAX (1024) segments on each side.
+std::ptrdiff_t read_process_memory(std::int32_t process_id, std::span<const iovec> local,
+                                   std::span<const iovec> remote);
+std::ptrdiff_t write_process_memory(std::int32_t process_id, std::span<const iovec> local,
+                                    std::span<const iovec> remote);
+
+// Reads 8 bytes at `address` of the process and compares them with `expected`: true only when the
+// process is reachable and is the one that put them there.
+bool probe_process_memory(std::int32_t process_id, std::uint64_t address, std::uint64_t expected);
+
+// Lets every process of this user reach us where Yama would restrict that to debuggers (mode 1).
+void allow_process_memory_of_this_process();
+
+}  // namespace isthmus::os
