@@ -1,0 +1,223 @@
+#include "rdma/key_table.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/assert.h"
+
+namespace isthmus::rdma {
+namespace {
+
+bool contains(const KeyValues& values, std::uint64_t address, std::uint64_t length) {
+  // No sum of two numbers from outside: it could wrap.
+  if (address < values.iova) return false;
+  const std::uint64_t offset = address - values.iova;
+  return offset <= values.length && length <= values.length - offset;
+}
+
+void store_values(KeySlot& slot, const KeyValues& values) {
+  slot.access = values.access;
+  slot.iova = values.iova;
+  slot.length = values.length;
+  slot.host_address = values.host_address;
+  slot.pd = values.pd;
+  slot.flags = values.flags;
+}
+
+}  // namespace
+
+bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values) {
+  // Acquire, with the store of `key` that ends every change: the values below belong to it.
+  if (request.key == 0 || slot.key.load(std::memory_order_acquire) != request.key) return false;
+  values = KeyValues{.pd = slot.pd,
+                     .access = slot.access,
+                     .iova = slot.iova,
+                     .length = slot.length,
+                     .host_address = slot.host_address,
+                     .flags = slot.flags};
+  const std::uint32_t bound_qpn = slot.bound_qpn;
+  const std::uint32_t region_key = slot.region_key;
+  // Acquire fence and second load: no change began while we read. Partner: KeyTable::replace.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (slot.key.load(std::memory_order_relaxed) != request.key) return false;
+
+  if ((values.flags & kKeyIsWindow) && region_key == 0) return false;
+  if (bound_qpn != 0 ? bound_qpn != request.qpn : values.pd != request.pd) return false;
+  if ((values.access & request.access) != request.access) return false;
+  if (values.flags & kKeyIsNull) return true;
+  if (!contains(values, request.address, request.length)) return false;
+  values.host_address += request.address - values.iova;
+  return true;
+}
+
+KeyTable::KeyTable(std::span<KeySlot, kMaxKeys> slots, std::function<std::uint64_t()> random)
+    : slots_(slots), random_(std::move(random)) {
+  // Index 0 stays unused, so that no key is 0.
+  free_.reserve(kMaxKeys - 1);
+  for (std::uint32_t i = 1; i < kMaxKeys; ++i) free_.push_back(static_cast<std::uint16_t>(i));
+}
+
+Result<std::uint32_t> KeyTable::add(const KeyValues& values) {
+  if (free_.empty()) {
+    return fail(ErrorCode::kNoMemory, "all %u memory keys are in use", kMaxKeys - 1);
+  }
+  const std::uint64_t draw = random_();
+  std::swap(free_[(draw >> 16) % free_.size()], free_.back());
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  KeySlot& slot = slots_[index];
+  ISTHMUS_ASSERT(slot.key == 0);
+  store_values(slot, values);
+  slot.bound_qpn = 0;
+  slot.region_key = 0;
+  const std::uint32_t key = index << 16 | static_cast<std::uint32_t>(draw & 0xffff);
+  slot.key.store(key, std::memory_order_release);
+  return key;
+}
+
+void KeyTable::remove(std::uint32_t key) {
+  KeySlot& slot = slots_[key >> 16];
+  ISTHMUS_ASSERT(slot.key == key && key != 0);
+  slot.key = 0;
+  free_.push_back(static_cast<std::uint16_t>(key >> 16));
+}
+
+void KeyTable::replace(std::uint32_t key, const KeyValues& values) {
+  KeySlot& slot = slots_[key >> 16];
+  slot.key = 0;  // seq_cst: before the changes below.
+  std::atomic_thread_fence(std::memory_order_release);
+  store_values(slot, values);
+  slot.key.store(key, std::memory_order_release);
+}
+
+void KeyTable::bind(std::uint32_t old_key, std::uint32_t new_key, const KeySlot& region,
+                    const KeyValues& values, std::uint32_t bound_qpn, std::uint32_t region_key) {
+  ISTHMUS_ASSERT(old_key >> 16 == new_key >> 16);
+  KeySlot& slot = slots_[old_key >> 16];
+  slot.key = 0;
+  std::atomic_thread_fence(std::memory_order_release);
+  KeyValues bound = values;
+  bound.host_address = region.host_address + (values.iova - region.iova);
+  if (values.access & IBV_ACCESS_ZERO_BASED) bound.iova = 0;
+  store_values(slot, bound);
+  slot.bound_qpn = bound_qpn;
+  slot.region_key = region_key;
+  slot.key.store(new_key, std::memory_order_release);
+}
+
+void KeyTable::unbind(std::uint32_t key) {
+  KeySlot& slot = slots_[key >> 16];
+  slot.key = 0;
+  std::atomic_thread_fence(std::memory_order_release);
+  slot.region_key = 0;
+  slot.bound_qpn = 0;
+  slot.access = 0;
+  slot.key.store(key, std::memory_order_release);
+}
+
+const KeySlot* KeyTable::find(std::uint32_t key) const {
+  const KeySlot& slot = slots_[key >> 16];
+  return key != 0 && slot.key == key ? &slot : nullptr;
+}
+
+int resolve(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+            std::uint64_t offset, std::uint64_t length, bool write, std::byte* scratch,
+            std::span<iovec> out) {
+  int count = 0;
+  for (const ibv_sge& sge : sges) {
+    if (length == 0) break;
+    if (offset >= sge.length) {
+      offset -= sge.length;
+      continue;
+    }
+    const std::uint64_t piece = std::min<std::uint64_t>(sge.length - offset, length);
+    KeyValues values;
+    const KeyRequest request{.key = sge.lkey,
+                             .pd = pd,
+                             .address = sge.addr + offset,
+                             .length = piece,
+                             .access = write ? std::uint32_t{IBV_ACCESS_LOCAL_WRITE} : 0};
+    if (!keys.check(request, values)) return -1;
+    std::uint64_t host = values.host_address;
+    if (values.flags & kKeyIsWindow) return -1;  // A window has no local key.
+    if (values.flags & kKeyIsNull) {
+      if (piece > kNullScratchBytes || scratch == nullptr) return -1;
+      if (!write) std::memset(scratch, 0, piece);
+      host = reinterpret_cast<std::uint64_t>(scratch);  // SAFETY: kNullScratchBytes long.
+    }
+    ISTHMUS_ASSERT(static_cast<std::size_t>(count) < out.size());
+    // SAFETY: inside a memory region that the program registered and still owns.
+    out[static_cast<std::size_t>(count++)] = {reinterpret_cast<void*>(host), piece};
+    length -= piece;
+    offset = 0;
+  }
+  return count;
+}
+
+namespace {
+
+// Visits the memory of [offset, offset + length); `copy(host, done, bytes)`, host null for a null
+// key.
+template <class Copy>
+bool for_each_piece(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+                    std::uint64_t offset, std::uint64_t length, std::uint32_t access, Copy copy) {
+  std::uint64_t done = 0;
+  for (const ibv_sge& sge : sges) {
+    if (done == length) break;
+    if (offset >= sge.length) {
+      offset -= sge.length;
+      continue;
+    }
+    const std::uint64_t piece = std::min<std::uint64_t>(sge.length - offset, length - done);
+    KeyValues values;
+    if (!keys.check({.key = sge.lkey,
+                     .pd = pd,
+                     .address = sge.addr + offset,
+                     .length = piece,
+                     .access = access},
+                    values)) {
+      return false;
+    }
+    if (values.flags & kKeyIsWindow) return false;
+    // SAFETY: inside a memory region that the program registered and still owns.
+    auto* host = reinterpret_cast<std::byte*>(values.host_address);
+    copy(values.flags & kKeyIsNull ? nullptr : host, done, piece);
+    done += piece;
+    offset = 0;
+  }
+  return done == length;
+}
+
+}  // namespace
+
+bool gather(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+            std::uint64_t offset, std::span<std::byte> out) {
+  return for_each_piece(keys, pd, sges, offset, out.size(), 0,
+                        [&](const std::byte* host, std::uint64_t done, std::uint64_t bytes) {
+                          if (host) {
+                            std::memcpy(out.data() + done, host, bytes);
+                          } else {
+                            std::memset(out.data() + done, 0, bytes);
+                          }
+                        });
+}
+
+bool scatter(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+             std::uint64_t offset, std::span<const std::byte> in) {
+  return for_each_piece(keys, pd, sges, offset, in.size(), IBV_ACCESS_LOCAL_WRITE,
+                        [&](std::byte* host, std::uint64_t done, std::uint64_t bytes) {
+                          if (host) std::memcpy(host, in.data() + done, bytes);
+                        });
+}
+
+std::uint64_t apply_atomic(std::uint64_t host_address, bool is_swap, std::uint64_t compare_add,
+                           std::uint64_t swap) {
+  // SAFETY: eight aligned bytes inside a region registered for remote atomics.
+  auto* word = reinterpret_cast<std::uint64_t*>(host_address);
+  if (!is_swap) return __atomic_fetch_add(word, compare_add, __ATOMIC_SEQ_CST);
+  std::uint64_t original = compare_add;
+  __atomic_compare_exchange_n(word, &original, swap, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+  return original;
+}
+
+}  // namespace isthmus::rdma
