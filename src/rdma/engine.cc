@@ -233,6 +233,11 @@ Result<void> Engine::switch_channel(std::uint32_t qpn, ChannelKind kind) {
   return {};
 }
 
+void Engine::set_capture(std::unique_ptr<CaptureRing> ring) {
+  state_->burst.set_capture(ring.get());
+  state_->capture = std::move(ring);
+}
+
 void Engine::set_gids(std::vector<wire::IpAddress> gids) {
   state_->options.gids = std::move(gids);
 }

@@ -27,6 +27,7 @@
 
 namespace isthmus::rdma {
 
+class CaptureRing;
 struct EngineState;
 class CompletionQueue;
 class MemoryRegion;
@@ -145,6 +146,8 @@ class Engine {
   void revoke(std::uint32_t qpn);                          // To error, flushing.
   void restrict_access(std::uint32_t qpn, std::uint32_t allowed_access);
   Result<void> switch_channel(std::uint32_t qpn, ChannelKind kind);
+  // Packets of both channels are recorded there; null: no more.
+  void set_capture(std::unique_ptr<CaptureRing> ring);
   void set_gids(std::vector<wire::IpAddress> gids);
   std::span<const wire::IpAddress> gids() const;
 

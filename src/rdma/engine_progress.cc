@@ -74,11 +74,14 @@ void EngineState::on_datagram(const IncomingDatagram& datagram) {
   const wire::IcrcFlow flow{datagram.source, datagram.destination, datagram.source_port,
                             kRocePort};
   const auto packet = wire::decode_roce(datagram.payload);
-  if (!packet || !icrc.verify(flow, datagram.payload).accepted()) {
+  const wire::IcrcVerdict verdict = packet ? icrc.verify(flow, datagram.payload)
+                                           : wire::IcrcVerdict{};
+  if (!verdict.accepted()) {
     count(window->header.counters.drops);
     return;
   }
   count(window->header.counters.packets_received);
+  if (capture) [[unlikely]] capture_datagram(datagram, *packet, verdict.ip_id);
   if (packet->bth.dest_qpn == kMulticastQpn) {
     on_multicast(datagram, *packet);
     return;
@@ -89,6 +92,19 @@ void EngineState::on_datagram(const IncomingDatagram& datagram) {
     return;
   }
   qp->on_packet(datagram, *packet, now());
+}
+
+void EngineState::capture_datagram(const IncomingDatagram& datagram,
+                                   const wire::RocePacket& packet, std::uint16_t ip_id) {
+  if (!capture->wants(packet.bth.dest_qpn)) return;
+  capture->record({.timestamp_ns = now(),
+                   .direction = CaptureDirection::kIncoming,
+                   .source = datagram.source,
+                   .destination = datagram.destination,
+                   .source_port = datagram.source_port,
+                   .ip_id = ip_id,
+                   .local_qpn = packet.bth.dest_qpn},
+                  datagram.payload);
 }
 
 void EngineState::on_multicast(const IncomingDatagram& datagram, const wire::RocePacket& packet) {
@@ -200,6 +216,7 @@ bool Engine::progress() {
   moved |= state.run_deadlines();
   moved |= state.run_active();
   state.burst.flush();
+  if (state.capture && state.capture->stopped()) set_capture(nullptr);
   return moved;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "rdma/engine.h"
+#include "rdma/capture_ring.h"
 #include "rdma/key_table.h"
 #include "rdma/packet_burst.h"
 #include "wire/icrc.h"
@@ -53,6 +54,7 @@ struct EngineState {
   std::uint32_t port_users = 0;  // Queue pairs that get packets from the port.
   std::uint32_t idle_polls = 0;
   std::unique_ptr<std::byte[]> null_scratch;
+  std::unique_ptr<CaptureRing> capture;  // Null: nobody captures.
 
   std::uint64_t now() const { return options.now_ns(); }
   QueuePair* find(std::uint32_t qpn);
@@ -71,6 +73,8 @@ struct EngineState {
 
  private:
   void on_datagram(const IncomingDatagram& datagram);
+  void capture_datagram(const IncomingDatagram& datagram, const wire::RocePacket& packet,
+                        std::uint16_t ip_id);
   void on_multicast(const IncomingDatagram& datagram, const wire::RocePacket& packet);
 };
 

@@ -5,6 +5,7 @@
 
 #include "os/event_fd.h"
 #include "os/process_memory.h"
+#include "rdma/capture_message.h"
 #include "rdma/engine_state.h"
 #include "rdma/peer_window.h"
 #include "rdma/queue_pair.h"
@@ -102,6 +103,9 @@ bool MemoryChannel::start_entry(SendEntry& entry, std::uint64_t now) {
     if (is_direct(entry.opcode) && execute_directly(entry) == Direct::kDone) {
       entry.started = true;
       qp_.count_sent(1, entry.length);
+      if (qp_.engine().capture && entry.opcode != IBV_WR_RDMA_WRITE_WITH_IMM) [[unlikely]] {
+        capture_request(entry, number_);
+      }
       if (entry.opcode != IBV_WR_RDMA_WRITE_WITH_IMM || entry.status != IBV_WC_SUCCESS) {
         entry.done = true;
         return true;
@@ -114,14 +118,15 @@ bool MemoryChannel::start_entry(SendEntry& entry, std::uint64_t now) {
   return true;
 }
 
-int MemoryChannel::resolve_entry(SendEntry& entry, std::array<iovec, kMaxSge>& out) {
+int MemoryChannel::resolve_entry(const SendEntry& entry, std::uint64_t number,
+                                 std::array<iovec, kMaxSge>& out) {
   if (entry.length == 0) return 0;
   if (entry.flags & IBV_SEND_INLINE) {
-    out[0] = {qp_.send_queue.inline_bytes(number_), entry.length};
+    out[0] = {qp_.send_queue.inline_bytes(number), entry.length};
     return 1;
   }
   const bool written = entry.opcode == IBV_WR_RDMA_READ;
-  return resolve(qp_.engine().keys, qp_.pd_number(), qp_.send_queue.sges(number_), 0,
+  return resolve(qp_.engine().keys, qp_.pd_number(), qp_.send_queue.sges(number), 0,
                  entry.length, written, qp_.engine().null_memory(), out);
 }
 
@@ -144,7 +149,7 @@ MemoryChannel::Direct MemoryChannel::execute_directly(SendEntry& entry) {
   }
   if (values.flags & kKeyIsNull) return Direct::kRefused;  // The owner knows how.
   std::array<iovec, kMaxSge> local;
-  const int pieces = resolve_entry(entry, local);
+  const int pieces = resolve_entry(entry, number_, local);
   if (pieces < 0) {
     entry.status = IBV_WC_LOC_PROT_ERR;
     return Direct::kDone;
@@ -202,7 +207,7 @@ bool MemoryChannel::fill_payload(SendEntry& entry, RingEntry& slot) {
                   {slot.bytes.data(), entry.length});
   }
   std::array<iovec, kMaxSge> local;
-  const int pieces = resolve_entry(entry, local);
+  const int pieces = resolve_entry(entry, number_, local);
   if (pieces < 0) return false;
   slot.request.segment_count = static_cast<std::uint32_t>(pieces);
   for (std::size_t i = 0; i < static_cast<std::size_t>(pieces); ++i) {
@@ -255,6 +260,10 @@ void MemoryChannel::finish(SendEntry& entry, RingEntry& slot) {
                  std::as_bytes(std::span{&original, 1}))) {
       entry.status = IBV_WC_LOC_PROT_ERR;
     }
+  }
+  if (qp_.engine().capture) [[unlikely]] {
+    if (entry.is_atomic()) entry.atomic_original = original;
+    capture_request(entry, entry_of_[retired_ % kRingEntries]);
   }
 }
 
@@ -445,6 +454,9 @@ ibv_wc_status MemoryChannel::execute_send(const RingEntry& slot, const RingReque
     complete_receive(receive, request, IBV_WC_GENERAL_ERR);
     return IBV_WC_REM_ACCESS_ERR;
   }
+  if (qp_.engine().capture) [[unlikely]] {
+    capture_arrival(request, {local.data(), static_cast<std::size_t>(pieces)});
+  }
   complete_receive(receive, request, IBV_WC_SUCCESS);
   return IBV_WC_SUCCESS;
 }
@@ -529,6 +541,32 @@ ibv_wc_status MemoryChannel::execute_atomic(RingEntry& slot, const RingRequest& 
       apply_atomic(values.host_address, request.opcode == IBV_WR_ATOMIC_CMP_AND_SWP,
                    request.compare_add, request.swap);
   return IBV_WC_SUCCESS;
+}
+
+void MemoryChannel::capture_request(const SendEntry& entry, std::uint64_t number) {
+  std::array<iovec, kMaxSge> local;
+  const int pieces = entry.is_atomic() ? 0 : resolve_entry(entry, number, local);
+  if (pieces < 0) return;
+  capture_message(qp_, CaptureDirection::kOutgoing,
+                  {.opcode = entry.opcode,
+                   .psn = captured_psn_,
+                   .length = entry.length,
+                   .immediate = entry.immediate,
+                   .remote_address = entry.remote_address,
+                   .rkey = entry.rkey,
+                   .compare_add = entry.is_atomic() ? entry.atomic.compare_add : 0,
+                   .swap = entry.is_atomic() ? entry.atomic.swap : 0,
+                   .original = entry.is_atomic() ? entry.atomic_original : 0,
+                   .payload = {local.data(), static_cast<std::size_t>(pieces)}});
+}
+
+void MemoryChannel::capture_arrival(const RingRequest& request, std::span<const iovec> payload) {
+  capture_message(qp_, CaptureDirection::kIncoming,
+                  {.opcode = static_cast<ibv_wr_opcode>(request.opcode),
+                   .psn = captured_arrival_psn_,
+                   .length = request.length,
+                   .immediate = request.immediate,
+                   .payload = payload});
 }
 
 }  // namespace isthmus::rdma

@@ -59,7 +59,8 @@ class MemoryChannel {
   Direct execute_directly(SendEntry& entry);
   bool post_to_ring(SendEntry& entry, std::uint32_t flags);
   bool fill_payload(SendEntry& entry, RingEntry& slot);
-  int resolve_entry(SendEntry& entry, std::array<iovec, kMaxSge>& out);
+  int resolve_entry(const SendEntry& entry, std::uint64_t number,
+                    std::array<iovec, kMaxSge>& out);
   void finish(SendEntry& entry, RingEntry& slot);
   void fail_oldest(ibv_wc_status status);
   void arm_wait(std::uint64_t now);
@@ -72,6 +73,8 @@ class MemoryChannel {
   ibv_wc_status execute_atomic(RingEntry& slot, const RingRequest& request);
   bool pull(const RingEntry& slot, const RingRequest& request, std::span<const iovec> local);
   void complete_receive(const Receive& receive, const RingRequest& request, ibv_wc_status status);
+  void capture_request(const SendEntry& entry, std::uint64_t number);
+  void capture_arrival(const RingRequest& request, std::span<const iovec> payload);
   Ring& own_ring() const;
   Ring& peer_ring() const;
 
@@ -83,8 +86,10 @@ class MemoryChannel {
   std::array<std::uint64_t, kRingEntries> entry_of_{};
   std::uint64_t number_ = 0;
   std::uint64_t waiting_since_ns_ = 0;  // 0: nothing waits.
+  std::uint32_t captured_psn_ = 0;      // Of the packets that a capture shows.
   // Target: running number of the ring entry to serve next.
   std::uint64_t served_ = 0;
+  std::uint32_t captured_arrival_psn_ = 0;
 };
 
 // Tells the owner of a window to look at a queue pair, and wakes it if it sleeps.

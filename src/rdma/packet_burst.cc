@@ -1,6 +1,8 @@
 #include "rdma/packet_burst.h"
 
 #include "base/assert.h"
+#include "os/clock.h"
+#include "rdma/capture_ring.h"
 #include "wire/byte_order.h"
 #include "wire/icrc.h"
 #include "wire/roce_packet.h"
@@ -26,7 +28,7 @@ std::byte* PacketBurst::begin(std::size_t bytes) {
   return buffer_.get() + used_;
 }
 
-void PacketBurst::commit(const Path& path, std::size_t bytes) {
+void PacketBurst::commit(const Path& path, std::size_t bytes, std::uint32_t local_qpn) {
   std::byte* packet = buffer_.get() + used_;
   const std::size_t total = bytes + wire::kIcrcBytes;
   const bool joins = !run_closed_ && runs_.back().destination == path.destination &&
@@ -46,6 +48,14 @@ void PacketBurst::commit(const Path& path, std::size_t bytes) {
   const wire::IcrcFlow flow{path.source, path.destination, kRocePort, kRocePort};
   wire::store_le32(packet + bytes, wire::icrc(flow, {packet, bytes},
                                               static_cast<std::uint16_t>(segments_)));
+  if (capture_ && capture_->wants(local_qpn)) [[unlikely]] {
+    capture_->record({.timestamp_ns = os::now_ns(),
+                      .source = path.source,
+                      .destination = path.destination,
+                      .ip_id = static_cast<std::uint16_t>(segments_),
+                      .local_qpn = local_qpn},
+                     {packet, total});
+  }
   ++segments_;
   ++packets_;
   used_ += total;

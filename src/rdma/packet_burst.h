@@ -27,13 +27,15 @@ class PacketBurst {
   // Room for a packet of up to `bytes` (BTH to padding), before its ICRC. Sends first what is
   // waiting if there is none.
   std::byte* begin(std::size_t bytes);
-  // The packet written there is `bytes` long, at most what begin() was asked for.
-  void commit(const Path& path, std::size_t bytes);
+  // The packet written there is `bytes` long, at most what begin() was asked for; `local_qpn`
+  // sends it.
+  void commit(const Path& path, std::size_t bytes, std::uint32_t local_qpn);
   // Sends all.
   void flush();
   bool empty() const { return runs_.empty(); }
 
   std::uint64_t packets() const { return packets_; }
+  // Null: packets are not recorded any more.
   void set_capture(CaptureRing* ring) { capture_ = ring; }
 
  private:

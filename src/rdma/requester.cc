@@ -216,7 +216,7 @@ bool Requester::send_packet(SendEntry& entry, std::uint32_t index, PacketBurst& 
     return false;
   }
   std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
-  burst.commit(qp_.path(), total);
+  burst.commit(qp_.path(), total, qp_.qpn());
   qp_.count_sent(last ? 1 : 0, bytes);
   return true;
 }
@@ -243,7 +243,7 @@ Requester::Step Requester::send_read_requests(SendEntry& entry, PacketBurst& bur
                                               offset)};
     packet.xrc.srq_number = entry.srq_number;
     std::byte* out = burst.begin(wire::kMaxHeaderBytes);
-    burst.commit(qp_.path(), wire::encode_headers(packet, out));
+    burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
     entry.requested = end;
     ++read_requests_;
     qp_.count_sent(end == entry.packets ? 1 : 0, 0);
@@ -264,7 +264,7 @@ Requester::Step Requester::send_atomic(SendEntry& entry, PacketBurst& burst) {
                    swap ? entry.atomic.compare_add : 0};
   packet.xrc.srq_number = entry.srq_number;
   std::byte* out = burst.begin(wire::kMaxHeaderBytes);
-  burst.commit(qp_.path(), wire::encode_headers(packet, out));
+  burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
   ++read_requests_;
   qp_.count_sent(1, 8);
   return Step::kSent;
@@ -304,7 +304,7 @@ bool Requester::transmit_datagrams(PacketBurst& burst) {
       break;
     }
     std::memset(out + header_bytes + entry.length, 0, packet.bth.pad_count);
-    burst.commit(entry.path, total);
+    burst.commit(entry.path, total, qp_.qpn());
     next_ = unacked_ = next_.next();
     qp_.count_sent(1, entry.length);
   }

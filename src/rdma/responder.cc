@@ -369,7 +369,7 @@ void Responder::send_short(const Answer& item, PacketBurst& burst) {
   packet.aeth = {item.syndrome, item.msn};
   packet.atomic_ack.original = item.original;
   std::byte* out = burst.begin(wire::kMaxHeaderBytes);
-  burst.commit(qp_.path(), wire::encode_headers(packet, out));
+  burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
 }
 
 bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_t& budget) {
@@ -416,7 +416,7 @@ bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_
                   reinterpret_cast<const void*>(values.host_address + offset), bytes);
     }
     std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
-    burst.commit(qp_.path(), header_bytes + bytes + packet.bth.pad_count);
+    burst.commit(qp_.path(), header_bytes + bytes + packet.bth.pad_count, qp_.qpn());
     qp_.count_sent(last ? 1 : 0, bytes);
   }
   return true;

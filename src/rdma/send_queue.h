@@ -57,6 +57,7 @@ struct SendEntry {
   std::uint32_t received;       // READ and atomic: response packets that arrived.
   std::uint32_t requested;      // READ: response packets asked for.
   std::uint64_t charge_before;  // Window charge of everything before it.
+  std::uint64_t atomic_original;  // For captures.
 
   bool expects_response() const {
     return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
