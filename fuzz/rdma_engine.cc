@@ -1,8 +1,8 @@
 // Fuzzes what a peer or a neighbour can do to an engine: packets that arrive for a connected queue
 // pair with requests under way, and whatever lies in its ring and in the neighbour's window.
 //
-// Input: one byte chooses the kind of queue pair, the rest is records: a length byte, then that many
-// bytes. A record is a packet after its first eight bytes have been made to reach the queue pair
+// Input: one byte chooses the kind of queue pair, the rest is records: a length byte, then that
+// many bytes. A record is a packet after its first eight bytes have been made to reach the queue pair
 // (destination QPN) and its ICRC is right, or an entry of the ring.
 #include <array>
 #include <cstring>

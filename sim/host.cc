@@ -20,7 +20,7 @@ void modify(End& end, ibv_qp_attr attr, int mask, const rdma::Admission* admissi
   }
 }
 
-void to_rtr(End& end, const End& peer, const ConnectOptions& options) {
+void to_rtr(End& end, End& peer, const ConnectOptions& options) {
   ibv_qp_attr attr{};
   attr.qp_state = IBV_QPS_INIT;
   attr.port_num = 1;
@@ -41,7 +41,7 @@ void to_rtr(End& end, const End& peer, const ConnectOptions& options) {
   const auto& gid = peer.host.address.bytes();
   std::copy(gid.begin(), gid.end(), reinterpret_cast<std::byte*>(attr.ah_attr.grh.dgid.raw));
   rdma::Admission admission;
-  if (options.neighbours) admission.neighbour = peer.host.engine ? const_cast<Host&>(peer.host).as_neighbour() : nullptr;
+  if (options.neighbours) admission.neighbour = peer.host.as_neighbour();
   int mask = IBV_QP_STATE;
   if (!datagram) mask |= IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
   if (end.qp->type() == IBV_QPT_RC) mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;

@@ -1,5 +1,6 @@
 // Goal: the errors and the corners that the random runs of rdma_sim_test do not visit.
-// Method: two engines on a perfect simulated network, on both channels; one thing is wrong at a time.
+// Method: two engines on a perfect simulated network, on both channels; one thing is wrong at a
+// time.
 #include <gtest/gtest.h>
 
 #include <cstring>

@@ -120,7 +120,8 @@ Result<std::unique_ptr<SharedReceiveQueue>> Engine::create_srq(
   SharedReceiveQueueSpec given = spec;
   if (spec.attr.max_wr > kMaxWorkRequests || spec.attr.max_sge > kMaxSge ||
       spec.attr.max_wr == 0) {
-    return fail(ErrorCode::kInvalid, "a shared receive queue has 1 to %u requests of up to %u pieces",
+    return fail(ErrorCode::kInvalid,
+                "a shared receive queue has 1 to %u requests of up to %u pieces",
                 kMaxWorkRequests, kMaxSge);
   }
   if (state_->srqs.size() >= kMaxSharedReceiveQueues) {
