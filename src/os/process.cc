@@ -14,6 +14,12 @@ std::uint32_t effective_user_id() { return geteuid(); }
 
 std::string program_name() { return program_invocation_short_name; }
 
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
 Result<Fd> watch_process(std::int32_t process_id) {
   Fd fd{static_cast<int>(syscall(SYS_pidfd_open, process_id, 0))};
   if (!fd && errno == ESRCH) {

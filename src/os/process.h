@@ -15,6 +15,9 @@ std::uint32_t effective_user_id();
 // The short name of the running program, as `ps` shows it.
 std::string program_name();
 
+// Of this machine, as `hostname` shows it.
+std::string host_name();
+
 // Readable when the process has ended. kNotFound: it has already.
 Result<Fd> watch_process(std::int32_t process_id);
 

@@ -1,6 +1,7 @@
 #include "os/process_memory.h"
 
 #include <sys/prctl.h>
+#include <unistd.h>
 
 namespace isthmus::os {
 
@@ -13,6 +14,14 @@ std::ptrdiff_t write_process_memory(std::int32_t process_id, std::span<const iov
                                     std::span<const iovec> remote) {
   return process_vm_writev(process_id, local.data(), local.size(), remote.data(), remote.size(),
                            0);
+}
+
+bool copy_memory_checked(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return true;
+  const iovec local{const_cast<void*>(from), bytes};
+  const iovec remote{to, bytes};
+  return write_process_memory(getpid(), {&local, 1}, {&remote, 1}) ==
+         static_cast<std::ptrdiff_t>(bytes);
 }
 
 bool probe_process_memory(std::int32_t process_id, std::uint64_t address, std::uint64_t expected) {

@@ -21,6 +21,9 @@ std::ptrdiff_t read_process_memory(std::int32_t process_id, std::span<const iove
 std::ptrdiff_t write_process_memory(std::int32_t process_id, std::span<const iovec> local,
                                     std::span<const iovec> remote);
 
+// memcpy that the kernel does: false instead of a fault where a page is missing or protected.
+bool copy_memory_checked(void* to, const void* from, std::size_t bytes);
+
 // Reads 8 bytes at `address` of the process and compares them with `expected`: true only when the
 // process is reachable and is the one that put them there.
 bool probe_process_memory(std::int32_t process_id, std::uint64_t address, std::uint64_t expected);

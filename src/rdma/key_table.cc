@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/assert.h"
+#include "os/process_memory.h"
 
 namespace isthmus::rdma {
 namespace {
@@ -156,8 +157,7 @@ int resolve(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sge
 
 namespace {
 
-// Visits the memory of [offset, offset + length); `copy(host, done, bytes)`, host null for a null
-// key.
+// Visits the memory of [offset, offset + length): `copy(values, done, bytes)`.
 template <class Copy>
 bool for_each_piece(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
                     std::uint64_t offset, std::uint64_t length, std::uint32_t access, Copy copy) {
@@ -170,18 +170,13 @@ bool for_each_piece(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_
     }
     const std::uint64_t piece = std::min<std::uint64_t>(sge.length - offset, length - done);
     KeyValues values;
-    if (!keys.check({.key = sge.lkey,
-                     .pd = pd,
-                     .address = sge.addr + offset,
-                     .length = piece,
-                     .access = access},
-                    values)) {
-      return false;
-    }
-    if (values.flags & kKeyIsWindow) return false;
-    // SAFETY: inside a memory region that the program registered and still owns.
-    auto* host = reinterpret_cast<std::byte*>(values.host_address);
-    copy(values.flags & kKeyIsNull ? nullptr : host, done, piece);
+    const KeyRequest request{.key = sge.lkey,
+                             .pd = pd,
+                             .address = sge.addr + offset,
+                             .length = piece,
+                             .access = access};
+    if (!keys.check(request, values) || (values.flags & kKeyIsWindow)) return false;
+    if (!copy(values, done, piece)) return false;
     done += piece;
     offset = 0;
   }
@@ -190,23 +185,44 @@ bool for_each_piece(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_
 
 }  // namespace
 
+bool write_key_memory(const KeyValues& values, std::span<const std::byte> bytes) {
+  if (bytes.empty() || (values.flags & kKeyIsNull)) return true;
+  // SAFETY: inside a memory region that the program registered and still owns.
+  auto* host = reinterpret_cast<std::byte*>(values.host_address);
+  if (values.flags & kKeyIsOnDemand) {
+    return os::copy_memory_checked(host, bytes.data(), bytes.size());
+  }
+  std::memcpy(host, bytes.data(), bytes.size());
+  return true;
+}
+
+bool read_key_memory(const KeyValues& values, std::uint64_t offset, std::span<std::byte> out) {
+  if (out.empty()) return true;
+  // SAFETY: inside a memory region that the program registered and still owns.
+  const auto* host = reinterpret_cast<const std::byte*>(values.host_address + offset);
+  if (values.flags & kKeyIsNull) {
+    std::memset(out.data(), 0, out.size());
+  } else if (values.flags & kKeyIsOnDemand) {
+    return os::copy_memory_checked(out.data(), host, out.size());
+  } else {
+    std::memcpy(out.data(), host, out.size());
+  }
+  return true;
+}
+
 bool gather(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
             std::uint64_t offset, std::span<std::byte> out) {
   return for_each_piece(keys, pd, sges, offset, out.size(), 0,
-                        [&](const std::byte* host, std::uint64_t done, std::uint64_t bytes) {
-                          if (host) {
-                            std::memcpy(out.data() + done, host, bytes);
-                          } else {
-                            std::memset(out.data() + done, 0, bytes);
-                          }
+                        [&](const KeyValues& values, std::uint64_t done, std::uint64_t bytes) {
+                          return read_key_memory(values, 0, out.subspan(done, bytes));
                         });
 }
 
 bool scatter(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
              std::uint64_t offset, std::span<const std::byte> in) {
   return for_each_piece(keys, pd, sges, offset, in.size(), IBV_ACCESS_LOCAL_WRITE,
-                        [&](std::byte* host, std::uint64_t done, std::uint64_t bytes) {
-                          if (host) std::memcpy(host, in.data() + done, bytes);
+                        [&](const KeyValues& values, std::uint64_t done, std::uint64_t bytes) {
+                          return write_key_memory(values, in.subspan(done, bytes));
                         });
 }
 

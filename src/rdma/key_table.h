@@ -97,6 +97,10 @@ bool gather(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sge
 bool scatter(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
              std::uint64_t offset, std::span<const std::byte> in);
 
+// Copies to and from what a checked key stands for. False: an on-demand page is not there.
+bool write_key_memory(const KeyValues& values, std::span<const std::byte> bytes);
+bool read_key_memory(const KeyValues& values, std::uint64_t offset, std::span<std::byte> out);
+
 // Compare-swap (compare_add is compared, swap stored) or fetch-add, on eight aligned bytes that a
 // checked key named. The original value. The program's own processor atomics see it as one of them.
 std::uint64_t apply_atomic(std::uint64_t host_address, bool is_swap, std::uint64_t compare_add,

@@ -153,10 +153,7 @@ Responder::Outcome Responder::write_memory(std::uint64_t address, std::span<cons
                                values)) {
     return Outcome::kAccess;
   }
-  if (values.flags & kKeyIsNull) return Outcome::kDone;
-  // SAFETY: inside a region the program registered for remote writes and still owns.
-  std::memcpy(reinterpret_cast<void*>(values.host_address), bytes.data(), bytes.size());
-  return Outcome::kDone;
+  return write_key_memory(values, bytes) ? Outcome::kDone : Outcome::kAccess;
 }
 
 Responder::Outcome Responder::execute_write(const wire::RocePacket& packet) {
@@ -372,6 +369,16 @@ void Responder::send_short(const Answer& item, PacketBurst& burst) {
   burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
 }
 
+bool Responder::refuse_read(const Answer& read, PacketBurst& burst) {
+  const Answer nak{.kind = AnswerKind::kAck,
+                   .syndrome = wire::nak_syndrome(wire::NakCode::kRemoteAccess),
+                   .psn = read.psn.plus(read.sent),
+                   .msn = read.msn};
+  send_short(nak, burst);
+  qp_.enter_error(IBV_EVENT_QP_ACCESS_ERR);
+  return false;
+}
+
 bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_t& budget) {
   const std::uint8_t base = qp_.type() == IBV_QPT_XRC_RECV ? 0xa0 : 0;
   KeyValues values;
@@ -382,14 +389,7 @@ bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_
                                                    .length = read.length,
                                                    .access = IBV_ACCESS_REMOTE_READ},
                                                   values)) {
-    // Deregistered since it was asked for.
-    const Answer nak{.kind = AnswerKind::kAck,
-                     .syndrome = wire::nak_syndrome(wire::NakCode::kRemoteAccess),
-                     .psn = read.psn.plus(read.sent),
-                     .msn = read.msn};
-    send_short(nak, burst);
-    qp_.enter_error(IBV_EVENT_QP_ACCESS_ERR);
-    return false;
+    return refuse_read(read, burst);  // Deregistered since it was asked for.
   }
   for (; read.sent < read.packets && budget > 0; ++read.sent, --budget) {
     const bool first = read.sent == 0;
@@ -408,12 +408,8 @@ bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_
     const std::size_t header_bytes = wire::info(packet.bth.opcode).header_bytes;
     std::byte* out = burst.begin(header_bytes + bytes + packet.bth.pad_count);
     wire::encode_headers(packet, out);
-    if (values.flags & kKeyIsNull) {
-      std::memset(out + header_bytes, 0, bytes);
-    } else if (bytes > 0) {
-      // SAFETY: inside a region the program registered for remote reads and still owns.
-      std::memcpy(out + header_bytes,
-                  reinterpret_cast<const void*>(values.host_address + offset), bytes);
+    if (!read_key_memory(values, offset, {out + header_bytes, bytes})) {
+      return refuse_read(read, burst);
     }
     std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
     burst.commit(qp_.path(), header_bytes + bytes + packet.bth.pad_count, qp_.qpn());

@@ -88,6 +88,7 @@ class Responder {
   void answer_ack(Psn psn, std::uint8_t syndrome);
   void answer(const Answer& next);
   bool send_read_packets(Answer& read, PacketBurst& burst, std::uint32_t& budget);
+  bool refuse_read(const Answer& read, PacketBurst& burst);  // False.
   void send_short(const Answer& item, PacketBurst& burst);
   void refuse(const wire::RocePacket& packet, Outcome outcome);
 

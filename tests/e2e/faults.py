@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+"""What goes wrong around real programs: bad cables, killed peers, killed daemons, wrong commands.
+
+Each fault has its message or completion status, in bounded time, and no effect on others.
+"""
+import os
+import pathlib
+import signal
+import stat
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import isthmus_testing as testing  # noqa: E402
+import placements  # noqa: E402
+
+# Timeout 2^14 * 4.096 us, 7 retries, and as much again for a busy machine.
+PEER_LOST_SECONDS = 15
+
+
+def perftest(program, server, client, *options):
+    port = testing.fresh_port()
+    first, second = ([program, "-d", host.device, "-x", host.gid_index(), "-p", port, "-F",
+                      *options] for host in (server, client))
+    return first, [*second, server.address]
+
+
+class BadCable(placements.Placed):
+    """Reliable connections complete everything once, with the right content."""
+
+    def pingpong(self, *options):
+        port = testing.fresh_port()
+        server, client = (["ibv_rc_pingpong", "-d", host.device, "-g", host.gid_index(), "-p", port,
+                           "-c", *options] for host in (self.server, self.client))
+        self.check_pair(server, [*client, self.server.address], limit=60)
+
+    def test_rc_pingpong(self):
+        self.pingpong("-n", 100)
+
+    def test_rc_pingpong_of_long_messages(self):
+        self.pingpong("-n", 20, "-s", 50000)
+
+    def test_rping(self):
+        words = ["rping", "-v", "-V", "-C", 20, "-S", 5000, "-a", self.server.address,
+                 "-p", testing.fresh_port()]
+        self.check_pair([*words, "-s"], [*words, "-c"], limit=60)
+
+    def test_perftest(self):
+        for program in ("ib_write_bw", "ib_read_bw", "ib_send_bw", "ib_atomic_bw"):
+            with self.subTest(program):
+                self.check_pair(*perftest(program, self.server, self.client, "-n", 100), limit=60)
+
+
+class KilledPeer(placements.Placed):
+    def test_a_killed_peer_ends_its_peer_and_nobody_else(self):
+        self.skip_on_rxe("of kernel 6.1 tries for ever")
+        server, client, status = testing.start_pair(
+            self.server, self.client, limit=2,
+            *perftest("ib_write_bw", self.server, self.client, "-n", 100_000_000, "-N"))
+        try:
+            self.assertIsNone(status, testing.story("did not connect", client, server))
+            server.signal(signal.SIGKILL)
+            bystanders = testing.run_pair(
+                self.server, self.client,
+                *perftest("ib_send_lat", self.server, self.client, "-n", 500))
+            self.assertIsNone(bystanders, bystanders)
+            status = client.wait(PEER_LOST_SECONDS)
+            self.assertIsNotNone(status, f"the writer did not notice\n{client.output()}")
+            self.assertIn("transport retry counter exceeded", client.output())
+        finally:
+            server.stop()
+            client.stop()
+
+
+class KilledDaemon(placements.Placed):
+    def test_traffic_outlives_the_daemon_and_the_next_daemon_serves(self):
+        server, client, status = testing.start_pair(
+            self.server, self.client, limit=2,
+            *perftest("ib_write_bw", self.server, self.client, "-D", 6))
+        try:
+            self.assertIsNone(status, testing.story("did not connect", client, server))
+            self.server.kill_daemon()
+            self.assertEqual(client.wait(30), 0, testing.story("client", client, server))
+            self.assertEqual(server.wait(30), 0, testing.story("server", client, server))
+
+            # Expect: without a daemon at a socket named by hand, a clear refusal.
+            status, text = testing.run(self.server, ["ibv_devices"])
+            self.assertNotEqual(status, 0)
+            self.assertIn(self.server.socket, text)
+
+            # Expect: a new daemon at the same socket serves new programs.
+            self.server.start_daemon()
+            report = testing.run_pair(
+                self.server, self.client,
+                *perftest("ib_send_lat", self.server, self.client, "-n", 100))
+            self.assertIsNone(report, report)
+        finally:
+            server.stop()
+            client.stop()
+
+
+class WrongCommands(unittest.TestCase):
+    """`isthmus run` without any daemon: it starts a private one, as in the README."""
+
+    def run_isthmus(self, *words, limit=20):
+        with tempfile.TemporaryDirectory() as folder:
+            process = testing.Process(
+                [testing.ISTHMUS, *words], {"XDG_RUNTIME_DIR": folder,
+                                            "ISTHMUS_SOCKET": f"{folder}/private.sock"})
+            try:
+                return process.wait(limit), process.output()
+            finally:
+                process.stop()
+
+    def setUp(self):
+        testing.need_isthmus()
+
+    def test_an_unknown_program_has_the_status_and_message_of_a_shell(self):
+        status, text = self.run_isthmus("run", "--", "no-such-program")
+        self.assertEqual(status, 127, text)
+        self.assertIn("no-such-program", text)
+
+    def test_a_file_that_cannot_be_run_is_named(self):
+        with tempfile.NamedTemporaryFile() as file:
+            os.chmod(file.name, stat.S_IRUSR)
+            status, text = self.run_isthmus("run", "--", file.name)
+        self.assertEqual(status, 126, text)
+        self.assertIn(file.name, text)
+
+    def test_no_program_is_a_usage_error(self):
+        status, text = self.run_isthmus("run")
+        self.assertEqual(status, 2, text)
+
+    def test_the_exit_status_of_the_program_is_passed_on(self):
+        status, text = self.run_isthmus("run", "--", "sh", "-c", "exit 42")
+        self.assertEqual(status, 42, text)
+
+    def test_a_program_killed_by_a_signal_has_the_status_of_a_shell(self):
+        status, text = self.run_isthmus("run", "--", "sh", "-c", "kill -TERM $$")
+        self.assertIn(status, (-signal.SIGTERM, 128 + signal.SIGTERM), text)
+
+
+placements.multiply(globals(), BadCable, ("lossy_cable",))
+placements.multiply(globals(), KilledPeer, placements.OURS)
+if "ISTHMUS_PLACEMENTS" not in os.environ:
+    placements.multiply(globals(), KilledDaemon, ("same_host", "same_host_roce", "two_namespaces"))
+
+if __name__ == "__main__":
+    testing.main()
