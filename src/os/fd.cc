@@ -16,4 +16,11 @@ Result<Fd> Fd::duplicate() const {
   return Fd{copy};
 }
 
+Result<Fd> Fd::duplicate_for_children() const {
+  constexpr int kLowestNumber = 200;
+  const int copy = fcntl(number_, F_DUPFD, kLowestNumber);
+  if (copy < 0) return fail_errno(errno, "duplicate a file descriptor");
+  return Fd{copy};
+}
+
 }  // namespace isthmus::os

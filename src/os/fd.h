@@ -33,6 +33,10 @@ class Fd {
   // A second descriptor of the same open file, close-on-exec.
   Result<Fd> duplicate() const;
 
+  // A second descriptor that programs started from this one inherit, out of the way of the small
+  // numbers that they expect to be free.
+  Result<Fd> duplicate_for_children() const;
+
  private:
   int number_ = -1;
 };

@@ -104,9 +104,9 @@ std::string link_target(const std::string& path) {
 
 Result<std::string> absolute_path(const std::string& path) {
   std::error_code error;
-  const auto absolute = std::filesystem::canonical(path, error);
-  if (error) return fail_errno(error.value(), "looking for " + path);
-  return absolute.string();
+  const auto absolute = std::filesystem::absolute(path, error);
+  if (error) return fail_errno(error.value(), "finding the folder of " + path);
+  return absolute.lexically_normal().string();
 }
 
 Result<void> remove_tree(const std::string& path) {

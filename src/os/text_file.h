@@ -32,6 +32,7 @@ bool path_exists(const std::string& path);
 // Where a symbolic link leads; empty: no such link.
 std::string link_target(const std::string& path);
 
+// The same place by a name that holds in any folder; nothing needs to be there yet.
 Result<std::string> absolute_path(const std::string& path);
 
 // A folder and all in it; fine when there is none.

@@ -160,6 +160,11 @@ Result<std::unique_ptr<QueuePair>> Engine::create_qp(const QueuePairSpec& spec) 
   }
   QueuePairSpec given = spec;
   given.cap.max_send_sge = std::max(1u, cap.max_send_sge);
+  // As soft-RoCE: what the list of pieces would take is there for inline data, asked or not, and
+  // rdma_xclient counts on it.
+  given.cap.max_inline_data =
+      std::max(cap.max_inline_data,
+               std::min<std::uint32_t>(kMaxInlineBytes, given.cap.max_send_sge * sizeof(ibv_sge)));
   if (!spec.srq) given.cap.max_recv_sge = std::max(1u, cap.max_recv_sge);
   if (spec.type == IBV_QPT_XRC_RECV) given.cap = {};
   for (std::uint32_t i = 0; i < kMaxQueuePairs; ++i) {

@@ -49,10 +49,16 @@ Ring& MemoryChannel::peer_ring() const {
   return qp_.neighbour()->window().rings[index_of(qp_.attr().dest_qp_num)];
 }
 
-void MemoryChannel::reset() {
-  if (served_ != 0) {
-    for (RingEntry& slot : own_ring()) slot.state = static_cast<std::uint32_t>(RingState::kFree);
+void MemoryChannel::start() {
+  for (RingEntry& slot : own_ring()) {
+    if (slot.state != static_cast<std::uint32_t>(RingState::kFree)) {
+      slot.state = static_cast<std::uint32_t>(RingState::kFree);
+    }
   }
+}
+
+// What has been executed stays in the ring: its sender may not have looked yet.
+void MemoryChannel::reset() {
   posted_ = retired_ = served_ = waiting_since_ns_ = 0;
   number_ = qp_.send_queue.tail();
 }

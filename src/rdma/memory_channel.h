@@ -36,6 +36,8 @@ class MemoryChannel {
  public:
   explicit MemoryChannel(QueuePair& qp) : qp_(qp) {}
 
+  // Empties the ring, before the peer may post.
+  void start();
   void reset();
   bool idle() const { return posted_ == retired_; }
   void skip_to(std::uint64_t number) { number_ = number; }

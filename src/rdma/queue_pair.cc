@@ -269,10 +269,12 @@ bool QueuePair::can_receive() const {
 bool QueuePair::take_receive(Receive& receive, std::uint32_t srq_number) {
   if (spec_.type != IBV_QPT_XRC_RECV && !spec_.srq) return receive_queue_.take(receive);
   SharedReceiveQueue* srq = find_srq(srq_number);
-  if (srq == nullptr || !srq->take(receive)) return false;
-  // An XRC target has no domain of its own: the shared queue's counts.
-  if (spec_.type == IBV_QPT_XRC_RECV) pd_number_ = srq->spec().pd->number();
-  return true;
+  return srq != nullptr && srq->take(receive);
+}
+
+void QueuePair::use_domain_of(std::uint32_t srq_number) {
+  const SharedReceiveQueue* srq = find_srq(srq_number);
+  pd_number_ = srq ? srq->spec().pd->number() : 0;
 }
 
 void QueuePair::complete_receive(const Receive& receive, ibv_wc wc, bool solicited,

@@ -79,6 +79,9 @@ class QueuePair {
   // For the halves.
   bool can_receive() const;
   bool take_receive(Receive& receive, std::uint32_t srq_number = 0);
+  // An XRC target has no protection domain of its own: each request names the shared queue whose
+  // domain counts.
+  void use_domain_of(std::uint32_t srq_number);
   void complete_receive(const Receive& receive, ibv_wc wc, bool solicited,
                         std::uint32_t srq_number = 0);
   // Completes the send queue's finished head. An entry that failed takes the QP to error.

@@ -194,6 +194,7 @@ void QueuePair::enter_rtr(const Admission* admission) {
     allowed_access_ = admission->allowed_access;
     if (spec_.type == IBV_QPT_RC) neighbour_ = admission->neighbour;
   }
+  if (neighbour_) memory.start();
   wanted_channel_ = channel_ = neighbour_ ? ChannelKind::kMemory : ChannelKind::kRoce;
   count_port_user();
   publish();

@@ -54,6 +54,7 @@ bool Responder::take_unfinished(Receive& receive) {
 
 void Responder::on_request(const wire::RocePacket& packet, std::uint64_t) {
   const Psn psn{packet.bth.psn};
+  if (is_xrc(packet)) qp_.use_domain_of(packet.xrc.srq_number);
   if (psn != expected_) {
     if (psn.is_behind(expected_)) {
       answer_duplicate(packet);

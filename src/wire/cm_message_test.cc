@@ -154,6 +154,30 @@ TEST(CmMessage, PutsReplyFieldsWhereTheTablesHaveThem) {
   EXPECT_EQ(load_be32(&sidr[20]), 0x0123'4567u);
 }
 
+TEST(CmMessage, PutsIdentifiersWhereTheTablesHaveThem) {
+  // All but REQ and SIDR start with the sender's id and then the receiver's.
+  const CmMessage messages[] = {CmMra{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmRej{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmRep{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmRtu{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmDreq{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmDrep{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmLap{.local_comm_id = 0x0101'0101, .remote_comm_id = 2},
+                                CmApr{.local_comm_id = 0x0101'0101, .remote_comm_id = 2}};
+  for (const CmMessage& message : messages) {
+    EXPECT_EQ(load_be64(data_of(message).data()), 0x0101'0101'0000'0002u) << name_of(message);
+  }
+  const std::vector<std::byte> sidr =
+      data_of(CmSidrReq{.request_id = 7, .pkey = 0x8001, .service_id = 0x0111'0007});
+  EXPECT_EQ(load_be64(&sidr[0]), 0x0000'0007'8001'0000u);
+  EXPECT_EQ(load_be64(&sidr[8]), 0x0111'0007u);
+  const std::vector<std::byte> dreq = data_of(CmDreq{.remote_qpn = 0xab'cdef});
+  EXPECT_EQ(load_be32(&dreq[8]), 0xabcd'ef00u);
+  const std::vector<std::byte> apr =
+      data_of(CmApr{.additional_information_bytes = 5, .status = AprStatus::kInvalidSl});
+  EXPECT_EQ(load_be32(&apr[8]), 0x050d'0000u);
+}
+
 TEST(CmMessage, PutsPathFieldsWhereTheTablesHaveThem) {
   const CmPath path{.local_lid = 0x0102,
                     .remote_lid = 0x0304,
@@ -193,6 +217,23 @@ TEST(CmMessage, RefusesOtherMads) {
   EXPECT_EQ(error_with(17, 0x1b), DecodeError::kUnknownMessage);
   EXPECT_EQ(decode_cm(std::span(good).first(255)).error(), DecodeError::kTooShort);
   EXPECT_EQ(decode_cm(std::vector<std::byte>(257)).error(), DecodeError::kBadLength);
+}
+
+TEST(Mad, HeaderSurvivesARoundTrip) {
+  const MadHeader header{.management_class = 1,
+                         .class_version = 2,
+                         .method = 3,
+                         .status = 0x0405,
+                         .class_specific = 0x0607,
+                         .transaction_id = 0x0809'0a0b'0c0d'0e0f,
+                         .attribute_id = 0x1011,
+                         .reserved = 0x1213,
+                         .attribute_modifier = 0x1415'1617};
+  Mad mad{};
+  EXPECT_EQ(encode(header, mad.data()), kMadHeaderBytes);
+  EXPECT_EQ(decode_mad_header(mad), header);
+  EXPECT_EQ(load_be64(mad.data()), 0x0101'0203'0405'0607u);
+  EXPECT_EQ(load_be64(mad.data() + 16), 0x1011'1213'1415'1617u);
 }
 
 TEST(CmMessage, NamesRejectReasons) {

@@ -181,7 +181,20 @@ TEST(RoceFrame, RefusesEveryCutAndOtherTraffic) {
       EXPECT_FALSE(decode_roce_frame(cut).has_value()) << bytes;
     }
   }
-  std::vector<std::byte> other = frame_bytes("fe80::1", "fe80::2");
+  // A UDP length that reaches into what Ethernet padded, beyond the IP packet.
+  std::vector<std::byte> other = frame_bytes("10.0.0.1", "10.0.0.2");
+  other.resize(other.size() + 8);
+  other[kEthernetBytes + kIpv4Bytes + 5] ^= std::byte{1};  // 48 becomes 49.
+  EXPECT_EQ(decode_roce_frame(other).error(), DecodeError::kBadLength);
+  // The first of several fragments: "more fragments" is set.
+  other = frame_bytes("10.0.0.1", "10.0.0.2");
+  auto ip = decode_ipv4(std::span(other).subspan(kEthernetBytes));
+  ASSERT_TRUE(ip.has_value());
+  ip->flags_fragment = 0x2000;
+  encode(*ip, other.data() + kEthernetBytes);
+  EXPECT_EQ(decode_roce_frame(other).error(), DecodeError::kUnknownMessage);
+
+  other = frame_bytes("fe80::1", "fe80::2");
   other[kEthernetBytes + kIpv6Bytes + 3] ^= std::byte{1};  // The destination port.
   EXPECT_EQ(decode_roce_frame(other).error(), DecodeError::kUnknownMessage);
   other = frame_bytes("fe80::1", "fe80::2");

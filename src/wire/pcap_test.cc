@@ -56,6 +56,14 @@ TEST(Pcap, ReadsBothOrdersAndResolutions) {
   }
 }
 
+TEST(Pcap, IgnoresTheCheckSequenceBitsOfTheLinkType) {
+  std::vector<std::byte> file = small_file(Endian::kLittle, 0xa1b2'c3d4);
+  file[23] = std::byte{0x44};  // Frames end with a check sequence of 4 bytes.
+  auto reader = PcapReader::create(file);
+  ASSERT_TRUE(reader.has_value());
+  EXPECT_EQ(reader->link_type(), kLinkTypeEthernet);
+}
+
 TEST(Pcap, RefusesDamagedFiles) {
   const std::vector<std::byte> whole = small_file(Endian::kLittle, 0xa1b2'c3d4);
   const std::size_t second = 24 + 16 + 3;
@@ -146,6 +154,15 @@ TEST(Pcapng, WritesWellFormedBlocks) {
   EXPECT_EQ(packet[23], std::byte{2});
   EXPECT_EQ(option_of(std::span(packet).subspan(28), 1), "QP 17");
   EXPECT_EQ(option_of(std::span(packet).subspan(28), 2), std::string("\x02\0\0\0", 4));
+}
+
+TEST(Pcapng, CutsOptionsThatDoNotFitTheirLength) {
+  std::vector<std::byte> file;
+  const std::string comment(70'000, 'x');
+  append_pcapng_packet(file, {.comment = comment}, {});
+  const std::vector<Block> blocks = blocks_of(file);
+  ASSERT_EQ(blocks.size(), 1u);
+  EXPECT_EQ(option_of(std::span(blocks[0].body).subspan(20), 1).size(), 65535u);
 }
 
 TEST(Pcapng, PadsPacketsOfEveryLength) {

@@ -67,9 +67,13 @@ TEST(RocePacket, SurvivesARoundTripWithEveryOpcode) {
       RocePacket sent = random_packet(random, opcode);
       const std::vector<std::byte> payload = random_bytes(random, payload_bytes);
       sent.payload = payload;
-      std::vector<std::byte> wire(kMaxHeaderBytes + 16);
+      sent.bth.pad_count = 3;  // Stale: encode_roce knows better.
+      std::vector<std::byte> wire(kMaxHeaderBytes + 16, std::byte{0xff});
       wire.resize(encode_roce(sent, wire.data()) + kIcrcBytes);
       ASSERT_EQ(wire.size() % 4, 0u);
+      for (std::size_t pad = 0; pad < pad_count(payload_bytes); ++pad) {
+        EXPECT_EQ(wire[op.header_bytes + payload_bytes + pad], std::byte{0});
+      }
 
       const auto received = decode_roce(wire);
       ASSERT_TRUE(received.has_value()) << raw << ": " << to_string(received.error());
