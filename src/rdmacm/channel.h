@@ -1,0 +1,86 @@
+// Channel: what is behind an rdma_event_channel.
+//
+// Its public fd is an epoll set. In the set is our end of the socketpair whose other end the daemon
+// writes events into, and, once needed, a bell for the local queue: events that were read from the
+// socket for somebody else, or that the library makes itself. Programs may poll the fd, watch it in
+// an epoll set of their own, and make it non-blocking; it stays the same when the daemon behind it
+// is replaced.
+//
+//     daemon --> [ socketpair ] --.
+//                                  >-- epoll set = rdma_event_channel::fd
+//     library -> [ local queue ] --'
+//
+// Order: the local queue holds only events older than what is still in the socket, so it is
+// emptied first.
+//
+// Threading: any thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "attach/cm_protocol.h"
+#include "os/epoll.h"
+#include "os/fd.h"
+#include "rdmacm/abi.h"
+
+namespace isthmus::rdmacm {
+
+// An event on its way to the program.
+struct QueuedEvent {
+  attach::CmEvent wire;
+  int type = 0;                // rdma_cm_event_type, or one of the library's own (abi.h).
+  std::uint64_t argument = 0;  // kEventUser.
+};
+
+class Channel : public rdma_event_channel {
+ public:
+  static Result<std::unique_ptr<Channel>> create();
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  static Channel& of(rdma_event_channel* channel) { return *static_cast<Channel*>(channel); }
+
+  // A fresh socketpair: the end for the daemon. Ours replaces the one in use.
+  Result<os::Fd> renew_socket();
+
+  // The next event. kAgain: none now. kClosed: the daemon behind the socket is gone; said once.
+  // `intake` runs under the channel's lock, so that no other thread handles a later event of the
+  // same id before it returns.
+  Result<QueuedEvent> take(const std::function<void(const QueuedEvent&)>& intake);
+
+  // Until take() may have something to say.
+  void wait();
+  bool non_blocking() const;
+
+  // An event of the library's own, behind those already queued.
+  void put(QueuedEvent event);
+
+  // Events of another channel, older than what the socket has for the same ids.
+  void put_back(const std::deque<QueuedEvent>& events);
+
+  // False: the daemon behind it is gone and take() has said so.
+  bool has_socket();
+
+  // Reads the socket empty into the local queue and takes out the events that `matches` names.
+  std::deque<QueuedEvent> extract(const std::function<bool(const QueuedEvent&)>& matches);
+
+  std::uint32_t handle = 0;  // The daemon's; guarded by the session's link lock.
+
+ private:
+  explicit Channel(std::unique_ptr<os::Epoll> epoll);
+
+  Result<QueuedEvent> read_socket();
+  void ring();
+
+  std::mutex mutex_;
+  std::unique_ptr<os::Epoll> epoll_;
+  os::Fd socket_;
+  os::Fd bell_;  // An eventfd, made with the first local event; readable while local_ has any.
+  std::deque<QueuedEvent> local_;
+};
+
+}  // namespace isthmus::rdmacm
