@@ -1,0 +1,187 @@
+#include "apps/isthmusd_daemon.h"
+
+#include <signal.h>
+
+#include "attach/attach_protocol.h"
+#include "base/log.h"
+#include "cluster/policy_toml.h"
+#include "os/clock.h"
+#include "os/file_mode.h"
+#include "os/lock_file.h"
+#include "os/process.h"
+#include "os/signal_fd.h"
+#include "os/text_file.h"
+#include "os/unix_socket.h"
+
+namespace isthmus::apps {
+
+Result<std::unique_ptr<Daemon>> Daemon::create(const DaemonOptions& options) {
+  std::unique_ptr<Daemon> daemon(new Daemon(options));
+  ISTHMUS_TRY_VOID(daemon->start());
+  return daemon;
+}
+
+Result<void> Daemon::start() {
+  started_ns_ = os::now_ns();
+  default_label_ = options_.label.empty() ? os::host_name() : options_.label;
+  os::raise_descriptor_limit();
+  signals_ = ISTHMUS_TRY(os::take_signals({SIGTERM, SIGINT, SIGHUP}));
+  loop_ = ISTHMUS_TRY(control::EventLoop::create());
+  ISTHMUS_TRY_VOID(loop_->watch(signals_.get(), [this] { on_signal(); }));
+
+  ISTHMUS_TRY_VOID(load_policy());
+  gate_ = std::make_unique<control::CmAdmissionGate>(
+      *host_policy_, [this](const control::AdmissionQuestion& question) {
+        const control::Function* function = functions_->owner_of_qp(question.qpn);
+        Site* site = function ? site_of(function->place) : nullptr;
+        return site ? site->cm().find_grant(question) : std::nullopt;
+      });
+  functions_ =
+      std::make_unique<control::FunctionService>(*loop_, *gate_, default_label_);
+  captures_ = std::make_unique<Captures>(*loop_, *functions_);
+  functions_->add_observer(*captures_);
+  functions_->add_observer(*this);
+  ISTHMUS_TRY_VOID(open_first_site());
+  return listen();
+}
+
+Result<void> Daemon::load_policy() {
+  cluster::PolicyDocument document = cluster::PolicyDocument::allow_all();
+  policy_name_ = "(none: everything is allowed)";
+  if (!options_.policy_file.empty()) {
+    policy_text_ = ISTHMUS_TRY(os::read_text_file(options_.policy_file));
+    document = ISTHMUS_TRY(cluster::parse_policy(policy_text_, options_.policy_file));
+    policy_name_ = options_.policy_file;
+  }
+  host_policy_ = std::make_unique<control::HostPolicy>(std::move(document));
+  if (!options_.cluster_key_file.empty()) {
+    cluster_key_ =
+        control::cluster_key_of(ISTHMUS_TRY(os::read_text_file(options_.cluster_key_file)));
+  }
+  return {};
+}
+
+Result<void> Daemon::open_first_site() {
+  auto place = ISTHMUS_TRY(control::Place::open({.only = options_.addresses}, os::Fd{}, {}));
+  sites_.push_back(ISTHMUS_TRY(Site::open(std::move(place), wiring())));
+  return {};
+}
+
+Site::Wiring Daemon::wiring() {
+  control::CmHooks hooks;
+  hooks.owner_of_qp =
+      [this](std::uint32_t qpn) -> std::optional<control::CmHooks::QpOwner> {
+    const control::Function* function = functions_ ? functions_->owner_of_qp(qpn) : nullptr;
+    if (!function) return std::nullopt;
+    return control::CmHooks::QpOwner{function->label, function->owner.user_id};
+  };
+  const auto log_failure = [](const Result<void>& done) {
+    if (!done) ISTHMUS_LOG(kInfo, "%s", done.error().message.c_str());
+  };
+  hooks.revoke = [this, log_failure](std::uint32_t qpn) {
+    if (functions_) log_failure(functions_->revoke(qpn));
+  };
+  hooks.restrict_access = [this, log_failure](std::uint32_t qpn, std::uint32_t access) {
+    if (functions_) log_failure(functions_->restrict_access(qpn, access));
+  };
+  control::CmServiceOptions cm;
+  cm.default_label = default_label_;
+  cm.cluster_key = cluster_key_;
+  return {.loop = *loop_,
+          .policy = *host_policy_,
+          .hooks = std::move(hooks),
+          .cm = std::move(cm),
+          .gids_changed = [this](const control::Place& place) { functions_->announce_gids(place); },
+          .seen = [this](const control::CmDatagram& datagram,
+                         bool incoming) { captures_->note(datagram, incoming); }};
+}
+
+Result<void> Daemon::listen() {
+  os::remove_file(options_.socket);  // Left behind: whoever holds the lock of the path is us.
+  os::Fd listener = ISTHMUS_TRY(
+      os::listen_unix(options_.socket, options_.for_everybody ? os::UnixAccess::kEverybody
+                                                              : os::UnixAccess::kOwner));
+  control::AttachServer::Handlers handlers{
+      .function = [this](os::Fd connection, control::Greeting greeting) {
+        on_function(std::move(connection), std::move(greeting));
+      },
+      .cm = [this](os::Fd connection, control::Greeting greeting) {
+        on_cm(std::move(connection), std::move(greeting));
+      },
+      .holders_changed = [this] { check_whether_needed(); }};
+  server_ = std::make_unique<control::AttachServer>(*loop_, std::move(listener),
+                                                    std::move(handlers));
+  ISTHMUS_TRY_VOID(server_->start());
+
+  const std::string control_path = control::control_socket_path(options_.socket);
+  os::remove_file(control_path);
+  control_server_ = ISTHMUS_TRY(control::ControlServer::create(
+      control_path, [this](std::function<void()> task) { return loop_->post(std::move(task)); },
+      *this));
+  if (options_.is_private) {
+    loop_->call_at(os::now_ns() + kFirstClientPatienceNs, [this] {
+      had_client_ = true;
+      check_whether_needed();
+    });
+  }
+  return {};
+}
+
+Daemon::~Daemon() {
+  // gRPC's calls wait for the loop; they are told that it has ended.
+  if (loop_) loop_->stop();
+  control_server_.reset();
+  server_.reset();
+  if (functions_) functions_->announce_closing();
+  functions_.reset();
+}
+
+void Daemon::run() {
+  ISTHMUS_LOG(kInfo, "isthmusd serves %s", options_.socket.c_str());
+  loop_->run();
+  os::remove_file(options_.socket);
+  os::remove_file(control::control_socket_path(options_.socket));
+}
+
+Site* Daemon::site_of(const control::Place* place) {
+  for (const auto& site : sites_) {
+    if (&site->place() == place) return site.get();
+  }
+  return nullptr;
+}
+
+Site* Daemon::site_of(const os::PeerCredentials&) { return sites_.front().get(); }
+
+void Daemon::on_function(os::Fd connection, control::Greeting greeting) {
+  Site* site = site_of(greeting.credentials);
+  functions_->serve(std::move(connection), std::move(greeting), site->place());
+}
+
+void Daemon::on_cm(os::Fd connection, control::Greeting greeting) {
+  site_of(greeting.credentials)->cm().serve(std::move(connection), greeting);
+}
+
+void Daemon::check_whether_needed() {
+  if (!functions_) return;  // We are ending.
+  const bool needed = functions_->count() > 0 || (server_ && server_->holder_count() > 0);
+  had_client_ = had_client_ || needed;
+  if (options_.is_private && had_client_ && !needed) {
+    // After this turn: a function that is just going is still counted.
+    loop_->post([this] {
+      if (functions_->count() > 0 || server_->holder_count() > 0) return;
+      ISTHMUS_LOG(kInfo, "the last client has gone");
+      loop_->stop();
+    });
+  }
+}
+
+void Daemon::on_signal() {
+  switch (os::next_signal(signals_)) {
+    case SIGTERM:
+    case SIGINT: return loop_->stop();
+    case SIGHUP: return reload_policy();
+    default: return;
+  }
+}
+
+}  // namespace isthmus::apps

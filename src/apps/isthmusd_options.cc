@@ -1,0 +1,77 @@
+#include "apps/isthmusd_options.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <sstream>
+
+#include "attach/socket_path.h"
+
+namespace isthmus::apps {
+namespace {
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  isthmusd --detach                          serve the programs of this user\n"
+    "  isthmusd --address 127.0.0.2 --socket /tmp/b/isthmusd.sock\n"
+    "                                             a second host on this machine\n"
+    "  isthmusd --policy policy.toml              say who may connect to whom\n"
+    "\n"
+    "Signals: SIGTERM and SIGINT end it, SIGHUP reads the policy file again.";
+
+std::string is_address(const std::string& text) {
+  return wire::IpAddress::parse(text) ? "" : text + " is not an IP address";
+}
+
+void declare_options(CLI::App& app, DaemonOptions& options, std::vector<std::string>& addresses) {
+  app.footer(kExamples);
+  app.set_version_flag("--version", "isthmusd " ISTHMUS_VERSION);
+  app.add_option("--socket", options.socket,
+                 "Attach socket (default: $ISTHMUS_SOCKET or the usual place)")
+      ->type_name("FILE");
+  app.add_option("--address", addresses,
+                 "Use this local address only; repeatable (default: all addresses of the host)")
+      ->type_name("ADDRESS")
+      ->check(CLI::Validator(is_address, ""));
+  app.add_option("--policy", options.policy_file,
+                 "Policy document, TOML (default: everything is allowed)")
+      ->type_name("FILE");
+  app.add_option("--cluster-key", options.cluster_key_file,
+                 "Secret that the daemons of a cluster share: by it they know each other's messages")
+      ->type_name("FILE");
+  app.add_option("--label", options.label,
+                 "Name, in policies, of programs that have no label (default: the host's name)")
+      ->type_name("TEXT");
+  app.add_flag("--private", options.is_private, "End when the last client has gone");
+  app.add_flag("--for-everybody", options.for_everybody, "Let other users attach too");
+  auto* detach = app.add_flag("--detach", options.detach,
+                              "Go into the background once it serves; messages go to a file beside "
+                              "the socket");
+  app.add_flag_callback("--foreground", [] {}, "Stay in the foreground (default)")
+      ->excludes(detach);
+}
+
+}  // namespace
+
+ParsedDaemonLine parse_daemon_line(int argc, const char* const* argv) {
+  ParsedDaemonLine parsed;
+  std::vector<std::string> addresses;
+  CLI::App app{"The daemon of Isthmus: hands out virtual RDMA devices and guards them.", "isthmusd"};
+  declare_options(app, parsed.options, addresses);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out;
+    parsed.exit_status = app.exit(error, out, out) == 0 ? 0 : 2;
+    parsed.output = out.str();
+    return parsed;
+  }
+  for (const std::string& text : addresses) {
+    parsed.options.addresses.push_back(*wire::IpAddress::parse(text));
+  }
+  parsed.options.socket_given = !parsed.options.socket.empty();
+  if (!parsed.options.socket_given) parsed.options.socket = attach::default_socket_path();
+  parsed.run = true;
+  return parsed;
+}
+
+}  // namespace isthmus::apps
