@@ -66,6 +66,7 @@ QueuePair::QueuePair(EngineState& engine, const QueuePairSpec& spec, std::uint32
 
 QueuePair::~QueuePair() {
   ISTHMUS_ASSERT(in_use == 0);
+  send_owed_answers();
   slot_->qpn = 0;
   reset();
   engine_.forget(*this);
@@ -316,6 +317,13 @@ void QueuePair::retire_sends() {
       return;
     }
   }
+}
+
+// The peer would wait in vain for the acknowledgement of what we have executed.
+void QueuePair::send_owed_answers() {
+  if (!receives() || !responder.has_answers()) return;
+  responder.transmit(engine_.burst);
+  engine_.burst.flush();
 }
 
 void QueuePair::flush_sends() {

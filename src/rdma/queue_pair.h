@@ -117,6 +117,7 @@ class QueuePair {
   void enter_rtr(const Admission* admission);
   void count_port_user();
   void reset();
+  void send_owed_answers();
   void flush_sends();
   void flush_receives();
   void publish();

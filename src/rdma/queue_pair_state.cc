@@ -156,9 +156,11 @@ void QueuePair::enter_state(ibv_qp_state to, const Admission* admission) {
   const ibv_qp_state from = state_;
   switch (to) {
     case IBV_QPS_RESET:
+      send_owed_answers();
       reset();
       return;
     case IBV_QPS_ERR:
+      send_owed_answers();
       enter_error();
       return;
     case IBV_QPS_RTR:
