@@ -53,8 +53,10 @@ Result<std::string> find_libraries() {
   for (const fs::path& folder : {above / "lib" / "isthmus", above / "lib"}) {
     if (os::path_exists(folder / kVerbsLibrary)) return folder.string();
   }
-  return fail(ErrorCode::kNotFound, "%s is in neither %s nor lib/isthmus beside it; build or install "
-              "Isthmus completely", kVerbsLibrary, (above / "lib").c_str());
+  return fail(ErrorCode::kNotFound,
+              "%s is neither in %s nor in the folder isthmus below it; build or install Isthmus "
+              "completely",
+              kVerbsLibrary, (above / "lib").c_str());
 }
 
 Result<void> start_daemon(const std::string& socket, const RunOptions& options) {
@@ -115,7 +117,7 @@ Result<std::string> choose_socket(const GlobalOptions& global) {
     const auto held = attach::open_hold_connection({.socket_path = socket});
     if (!held && nobody_answers(held.error().code)) socket = attach::private_socket_path();
   }
-  return os::absolute_path(socket);
+  return fs::absolute(socket).string();
 }
 
 std::string join_before(const std::string& separator, const std::string& first,

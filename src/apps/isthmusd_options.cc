@@ -36,7 +36,7 @@ void declare_options(CLI::App& app, DaemonOptions& options, std::vector<std::str
                  "Policy document, TOML (default: everything is allowed)")
       ->type_name("FILE");
   app.add_option("--cluster-key", options.cluster_key_file,
-                 "Secret that the daemons of a cluster share: by it they know each other's messages")
+                 "Secret of a cluster's daemons: by it they know each other's messages")
       ->type_name("FILE");
   app.add_option("--label", options.label,
                  "Name, in policies, of programs that have no label (default: the host's name)")
@@ -55,7 +55,8 @@ void declare_options(CLI::App& app, DaemonOptions& options, std::vector<std::str
 ParsedDaemonLine parse_daemon_line(int argc, const char* const* argv) {
   ParsedDaemonLine parsed;
   std::vector<std::string> addresses;
-  CLI::App app{"The daemon of Isthmus: hands out virtual RDMA devices and guards them.", "isthmusd"};
+  CLI::App app{"The daemon of Isthmus: hands out virtual RDMA devices and guards them.",
+               "isthmusd"};
   declare_options(app, parsed.options, addresses);
   try {
     app.parse(argc, argv);

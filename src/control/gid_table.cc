@@ -32,7 +32,8 @@ Result<std::vector<LocalGid>> make_gid_table(std::span<const os::Interface> inte
     const auto owner = std::ranges::find_if(
         interfaces, [&](const os::Interface& entry) { return entry.owns(address); });
     if (owner == interfaces.end()) {
-      return fail(ErrorCode::kNotFound, "%s is not an address of this host; `ip address` shows them",
+      return fail(ErrorCode::kNotFound,
+                  "%s is not an address of this host; `ip address` shows them",
                   address.to_string().c_str());
     }
     gids.push_back(gid_of(*owner, address));

@@ -38,7 +38,8 @@ void write_all(int fd, const char* bytes, std::size_t count) {
 }  // namespace
 
 Result<Fd> go_into_background(const std::string& log_path) {
-  const Fd log{open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW;
+  const Fd log{open(log_path.c_str(), kFlags, 0600)};
   if (!log) return fail_errno(errno, "open the log file " + log_path);
   const Fd nothing{open("/dev/null", O_RDONLY | O_CLOEXEC)};
   std::array<int, 2> ends{};

@@ -203,8 +203,9 @@ unsigned UdpSocket::scope_of(const wire::IpAddress& local, const wire::IpAddress
                                 [&](const Interface& entry) { return entry.owns(local); });
   };
   auto found = find();
-  if (found == outgoing_->interfaces.end() &&
-      (outgoing_->interfaces_read_ns == 0 || now - outgoing_->interfaces_read_ns > kScopeRefreshNs)) {
+  const bool old = outgoing_->interfaces_read_ns == 0 ||
+                   now - outgoing_->interfaces_read_ns > kScopeRefreshNs;
+  if (found == outgoing_->interfaces.end() && old) {
     outgoing_->interfaces_read_ns = now;
     if (auto list = list_interfaces()) outgoing_->interfaces = std::move(*list);
     found = find();

@@ -64,6 +64,28 @@ Result<QueuedEvent> Channel::take(const std::function<void(const QueuedEvent&)>&
   return event;
 }
 
+bool Channel::enter() {
+  ++users_;
+  if (!closed_) return true;
+  leave();
+  return false;
+}
+
+void Channel::leave() {
+  if (--users_ == 0) users_.notify_all();
+}
+
+void Channel::close() {
+  closed_ = true;
+  {
+    std::lock_guard lock(mutex_);
+    ring();
+  }
+  for (std::uint32_t users = users_; users != 0; users = users_) users_.wait(users);
+  socket_.reset();
+  epoll_.reset();
+}
+
 void Channel::wait() { os::wait_readable(std::span{&fd, 1}, os::kWaitForEver); }
 
 bool Channel::non_blocking() const { return !os::is_blocking(fd); }

@@ -16,6 +16,7 @@
 // Threading: any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -65,6 +66,14 @@ class Channel : public rdma_event_channel {
   // False: the daemon behind it is gone and take() has said so.
   bool has_socket();
 
+  // Programs destroy a channel while a thread of theirs sleeps in rdma_get_cm_event on it. That
+  // thread comes between enter() and leave(); close() wakes it and waits until it has left. False:
+  // the channel is closed.
+  bool enter();
+  void leave();
+  void close();
+  bool closed() const { return closed_; }
+
   // Reads the socket empty into the local queue and takes out the events that `matches` names.
   std::deque<QueuedEvent> extract(const std::function<bool(const QueuedEvent&)>& matches);
 
@@ -76,6 +85,8 @@ class Channel : public rdma_event_channel {
   Result<QueuedEvent> read_socket();
   void ring();
 
+  std::atomic<std::uint32_t> users_ = 0;     // Between enter() and leave().
+  std::atomic<bool> closed_ = false;
   std::mutex mutex_;
   std::unique_ptr<os::Epoll> epoll_;
   os::Fd socket_;

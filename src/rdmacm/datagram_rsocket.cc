@@ -25,6 +25,7 @@ constexpr std::uint32_t kSendSlots = 64;
 constexpr std::size_t kLargestUdp = 65507;
 constexpr std::uint64_t kReceiveTag = 1ull << 63;
 constexpr std::uint64_t kGoodbyeNs = os::kNsPerSecond;
+constexpr std::uint64_t kSpinNs = 10'000;  // As a stream's.
 constexpr std::uint8_t kHopLimit = 64;
 constexpr int kPollBatch = 16;
 // Datagrams taken from the UDP socket in one go: others want their turn.
@@ -360,6 +361,10 @@ Result<void> DatagramRsocket::wait_until(Lock& lock, int flags, std::uint64_t ti
     if (given_up_) return fail_with(EBADF, "wait on an rsocket");
     const std::uint64_t now = os::now_ns();
     if (now >= give_up_ns) return fail(ErrorCode::kTimedOut, "wait on an rsocket");
+    while (os::now_ns() < now + kSpinNs) {
+      for (auto& [key, port] : ports_) poll_port(*port);
+      if (ready()) return {};
+    }
     const int bell = PollWaiters::instance().enter();
     arm_ports();
     progress();

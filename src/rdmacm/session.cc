@@ -11,6 +11,8 @@
 namespace isthmus::rdmacm {
 namespace {
 
+constexpr std::size_t kClosedChannelsKept = 64;
+
 constinit std::atomic<Session*> session_of_process{nullptr};
 
 // The child's threads, locks and link are the parent's business: it starts anew and leaves the old
@@ -107,7 +109,10 @@ void Session::destroy_channel(Channel* channel) {
     std::lock_guard registry(registry_mutex_);
     std::erase(channels_, channel);
   }
-  delete channel;
+  channel->close();
+  std::lock_guard registry(registry_mutex_);
+  closed_channels_.emplace_back(channel);
+  if (closed_channels_.size() > kClosedChannelsKept) closed_channels_.pop_front();
 }
 
 void Session::add(Identifier& identifier) {

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -125,6 +126,7 @@ class Session {
   Target intake(const QueuedEvent& event);
   Identifier* adopt_request(Identifier& listener, const attach::CmEvent& event);
   void uncount(Identifier& identifier, Membership* membership);
+  Result<Event*> wait_for_event(Channel& channel, Patience patience);
   // Null: the event is not for the program to see.
   std::unique_ptr<Event> make_event(const QueuedEvent& event, const Target& target);
   bool handle_event(Event& event, const QueuedEvent& queued, const Target& target);
@@ -146,6 +148,8 @@ class Session {
   std::unordered_map<std::uint32_t, Identifier*> requests_;  // By handle, until accepted.
   std::unordered_map<std::uint64_t, Membership*> memberships_;
   std::vector<Channel*> channels_;
+  // Closed channels, a while: the last call of a thread that used one may still come.
+  std::deque<std::unique_ptr<Channel>> closed_channels_;
 };
 
 }  // namespace isthmus::rdmacm

@@ -7,6 +7,8 @@
 #include "rdmacm/qp_states.h"
 #include "rdmacm/session.h"
 
+#include "rdmacm/failure.h"
+
 namespace isthmus::rdmacm {
 namespace {
 
@@ -210,7 +212,14 @@ std::unique_ptr<Event> Session::make_event(const QueuedEvent& queued, const Targ
 }
 
 Result<Event*> Session::next_event(Channel& channel, Patience patience) {
-  for (;;) {
+  if (!channel.enter()) return fail_with(EBADF, "get an event of a destroyed channel");
+  auto event = wait_for_event(channel, patience);
+  channel.leave();
+  return event;
+}
+
+Result<Event*> Session::wait_for_event(Channel& channel, Patience patience) {
+  while (!channel.closed()) {
     Target target;
     const auto queued =
         channel.take([&](const QueuedEvent& event) { target = intake(event); });
@@ -233,6 +242,7 @@ Result<Event*> Session::next_event(Channel& channel, Patience patience) {
     }
     channel.wait();
   }
+  return fail_with(EBADF, "get an event of a destroyed channel");
 }
 
 }  // namespace isthmus::rdmacm

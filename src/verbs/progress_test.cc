@@ -23,6 +23,7 @@ class NotingPort final : public rdma::PacketPort {
   NotingPort() : arrived_(std::move(*os::create_event_fd())) {}
 
   void send(std::span<const rdma::OutgoingRun>) override {}
+  std::uint32_t max_segments() const override { return 1; }
   std::span<const rdma::IncomingDatagram> receive() override {
     if (os::wait_readable(std::array{arrived_.get()}, 0) != 0) {
       os::drain(arrived_.get());
