@@ -171,6 +171,24 @@ TEST_P(BothChannels, CompareSwapReturnsTheOriginal) {
   EXPECT_EQ(now, 42u);
 }
 
+TEST_P(BothChannels, AtomicWriteStoresEightBytes) {
+  join();
+  const std::uint64_t value = 0x1122'3344'5566'7788;
+  ibv_send_wr wr{};
+  wr.opcode = IBV_WR_ATOMIC_WRITE;
+  wr.wr.rdma = {b.address_of(16), b.mr->rkey()};
+  EXPECT_EQ(a.post_send(wr, {{reinterpret_cast<std::uint64_t>(&value), 8, 0}}), 0);
+  const ibv_wc wc = sent(1)[0];
+  EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
+  EXPECT_EQ(wc.opcode, IBV_WC_ATOMIC_WRITE);
+  EXPECT_EQ(std::memcmp(&b.memory[16], &value, 8), 0);
+
+  // Not aligned. Expect: refused.
+  wr.wr.rdma.remote_addr = b.address_of(20);
+  EXPECT_EQ(a.post_send(wr, {{reinterpret_cast<std::uint64_t>(&value), 8, 0}}), 0);
+  EXPECT_EQ(sent(1)[0].status, IBV_WC_REM_INV_REQ_ERR);
+}
+
 INSTANTIATE_TEST_SUITE_P(Channels, BothChannels, ::testing::Bool(),
                          [](const auto& test) { return test.param ? "Memory" : "Roce"; });
 

@@ -39,22 +39,26 @@ Result<std::vector<LabHost>> read_hosts(const LabOptions& options) {
   return parse_state(*text);
 }
 
+std::string without_last_newline(const std::string& text) {
+  return text.substr(0, text.find_last_not_of('\n') + 1);
+}
+
 // A command of the set-up, which has to succeed.
 Result<void> carry_out(const Command& command) {
   const os::FinishedProcess finished = ISTHMUS_TRY(os::run_to_end(command));
   if (finished.status == 0) return {};
   return fail(ErrorCode::kIo, "`%s` failed: %s", command_text(command).c_str(),
-              finished.output.substr(0, finished.output.find_last_not_of('\n') + 1).c_str());
+              without_last_newline(finished.output).c_str());
 }
 
 Result<void> start_daemon(const LabPlan& plan, const LabHost& host) {
   const std::string program = os::own_program_path() + "d";  // isthmusd lies beside isthmus.
-  const std::string log = plan.folder + "/" + host.name + ".log";
+  const std::string log = plan.folder + "/" + host.name + ".start";
   const int status = ISTHMUS_TRY(os::run_with_log(daemon_command(plan, host, program), log));
   if (status == 0) return {};
   const auto text = os::read_text_file(log);
   return fail(ErrorCode::kIo, "the daemon of %s did not start: %s", host.name.c_str(),
-              text && !text->empty() ? text->c_str() : "it said nothing");
+              text && !text->empty() ? without_last_newline(*text).c_str() : "it said nothing");
 }
 
 std::string random_key() {

@@ -6,9 +6,13 @@
 #include "apps/isthmusd_daemon.h"
 #include "apps/isthmusd_options.h"
 #include "base/log.h"
+#include "control/event_loop.h"
+#include "control/keeper.h"
 #include "os/background.h"
+#include "os/companion_process.h"
 #include "os/lock_file.h"
 #include "os/process.h"
+#include "os/signal_fd.h"
 #include "os/text_file.h"
 
 namespace isthmus::apps {
@@ -38,6 +42,20 @@ Result<os::Fd> lock_path(const DaemonOptions& options) {
                 os::read_lock_owner(path), options.socket.c_str());
   }
   return lock;
+}
+
+// What start_companion() started.
+int keep_for_daemon(const std::string& socket) {
+  const auto signals = os::take_signals({});  // Only that SIGPIPE is no end.
+  auto loop = control::EventLoop::create();
+  if (!loop || !signals) return 1;
+  control::Keeper keeper(**loop, os::Fd{os::kCompanionFd}, control::keeper_socket_path(socket));
+  if (const auto started = keeper.start(); !started) {
+    ISTHMUS_LOG(kError, "keeper: %s", started.error().message.c_str());
+    return 1;
+  }
+  (*loop)->run();
+  return 0;
 }
 
 int fail_start(os::Fd& report, const Error& error) {
@@ -70,6 +88,9 @@ int serve(const DaemonOptions& options) {
 }  // namespace isthmus::apps
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "--keeper") {
+    return isthmus::apps::keep_for_daemon(argv[2]);
+  }
   const auto parsed = isthmus::apps::parse_daemon_line(argc, argv);
   if (!parsed.run) {
     std::fputs(parsed.output.c_str(), parsed.exit_status == 0 ? stdout : stderr);

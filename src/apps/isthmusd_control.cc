@@ -45,25 +45,27 @@ control::StatusReport Daemon::status(const control::StatusDetail& detail) {
   return report;
 }
 
+StandingConnections Daemon::connections() {
+  std::vector<control::CmService*> managers;
+  for (const auto& site : sites_) managers.push_back(&site->cm());
+  return standing_connections(*functions_, managers);
+}
+
 control::PolicyReport Daemon::policy() {
+  const cluster::PolicyDocument& document = host_policy_->document();
   return {.document = policy_text_,
           .name = policy_name_,
-          .connections = report_connections(*functions_, *gate_)};
+          .connections = report_connections(connections(), document, document)};
 }
 
 Result<control::PolicyReport> Daemon::change_policy(const control::PolicyChange& change) {
   cluster::PolicyDocument document =
       ISTHMUS_TRY(cluster::parse_policy(change.document, change.name));
   // What each connection would have under the new document, beside what it has now.
-  const control::HostPolicy candidate(document);
-  control::CmAdmissionGate gate(candidate, [this](const control::AdmissionQuestion& question) {
-    const control::Function* function = functions_->owner_of_qp(question.qpn);
-    Site* site = function ? site_of(function->place) : nullptr;
-    return site ? site->cm().find_grant(question) : std::nullopt;
-  });
-  control::PolicyReport report{.document = change.document,
-                               .name = change.name,
-                               .connections = report_connections(*functions_, gate)};
+  control::PolicyReport report{
+      .document = change.document,
+      .name = change.name,
+      .connections = report_connections(connections(), host_policy_->document(), document)};
   if (change.action == control::PolicyAction::kApply) {
     apply(std::move(document), change.document, change.name);
   }

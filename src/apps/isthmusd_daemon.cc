@@ -2,18 +2,31 @@
 
 #include <signal.h>
 
+#include <algorithm>
+
 #include "attach/attach_protocol.h"
 #include "base/log.h"
 #include "cluster/policy_toml.h"
 #include "os/clock.h"
-#include "os/file_mode.h"
+#include "os/companion_process.h"
 #include "os/lock_file.h"
+#include "os/netns.h"
 #include "os/process.h"
 #include "os/signal_fd.h"
 #include "os/text_file.h"
 #include "os/unix_socket.h"
 
 namespace isthmus::apps {
+namespace {
+
+void refuse(const os::Fd& connection, const control::Greeting& greeting, const Error& error) {
+  ISTHMUS_LOG(kWarning, "refused process %d (%s): %s", greeting.credentials.process_id,
+              greeting.hello.program.data(), error.message.c_str());
+  const attach::Failure failure = attach::failure_of(error);
+  (void)os::send_message(connection, attach::message_bytes(failure), {});  // Or it is gone.
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Daemon>> Daemon::create(const DaemonOptions& options) {
   std::unique_ptr<Daemon> daemon(new Daemon(options));
@@ -41,7 +54,16 @@ Result<void> Daemon::start() {
   captures_ = std::make_unique<Captures>(*loop_, *functions_);
   functions_->add_observer(*captures_);
   functions_->add_observer(*this);
-  ISTHMUS_TRY_VOID(open_first_site());
+  keeper_ = std::make_unique<control::KeeperLink>(
+      *loop_, [socket = options_.socket] { return os::start_companion({"--keeper", socket}); });
+  functions_->add_observer(*keeper_);
+  auto kept = keeper_->take_over(control::keeper_socket_path(options_.socket));
+  if (!kept) {
+    ISTHMUS_LOG(kError, "nothing is taken over from an earlier daemon: %s",
+                kept.error().message.c_str());
+  }
+  ISTHMUS_TRY_VOID(
+      open_sites(kept ? std::move(*kept) : std::vector<control::KeptPlace>{}));
   return listen();
 }
 
@@ -61,10 +83,42 @@ Result<void> Daemon::load_policy() {
   return {};
 }
 
-Result<void> Daemon::open_first_site() {
-  auto place = ISTHMUS_TRY(control::Place::open({.only = options_.addresses}, os::Fd{}, {}));
-  sites_.push_back(ISTHMUS_TRY(Site::open(std::move(place), wiring())));
+Result<void> Daemon::open_sites(std::vector<control::KeptPlace> kept) {
+  const os::Fd own = ISTHMUS_TRY(os::open_network_namespace(0));
+  const std::uint64_t own_id = ISTHMUS_TRY(os::network_namespace_id(own));
+  const auto mine = std::ranges::find(kept, own_id, &control::KeptPlace::namespace_id);
+  ISTHMUS_TRY(open_site({}, mine != kept.end() ? std::move(*mine) : control::KeptPlace{}));
+  for (control::KeptPlace& place : kept) {
+    if (!place.network_namespace) continue;
+    os::Fd network_namespace = std::move(place.network_namespace);
+    const auto opened = open_site(std::move(network_namespace), std::move(place));
+    if (!opened) ISTHMUS_LOG(kError, "%s", opened.error().message.c_str());
+  }
+  keeper_->start();
+  for (const auto& site : sites_) keeper_->keep(site->place());
   return {};
+}
+
+Result<Site*> Daemon::open_site(os::Fd network_namespace, control::KeptPlace kept) {
+  control::PlaceOptions options;
+  // Addresses that were told are those of our own namespace.
+  if (!network_namespace) options.only = options_.addresses;
+  auto place = ISTHMUS_TRY(control::Place::open(options, std::move(network_namespace),
+                                                std::move(kept.groups)));
+  sites_.push_back(ISTHMUS_TRY(Site::open(std::move(place), wiring())));
+  Site* site = sites_.back().get();
+  for (control::KeptFunction& function : kept.functions) {
+    // Without a socket for it the daemon was started with other addresses than the one before.
+    const bool has_sockets = std::ranges::all_of(
+        site->place().groups(),
+        [&](const auto& group) { return function.index < group->size(); });
+    if (has_sockets) {
+      functions_->expect(std::move(function), site->place());
+    } else {
+      keeper_->on_given_up(function.index);
+    }
+  }
+  return site;
 }
 
 Site::Wiring Daemon::wiring() {
@@ -132,6 +186,7 @@ Daemon::~Daemon() {
   if (loop_) loop_->stop();
   control_server_.reset();
   server_.reset();
+  if (keeper_) keeper_->finish();
   if (functions_) functions_->announce_closing();
   functions_.reset();
 }
@@ -143,22 +198,16 @@ void Daemon::run() {
   os::remove_file(control::control_socket_path(options_.socket));
 }
 
-Site* Daemon::site_of(const control::Place* place) {
-  for (const auto& site : sites_) {
-    if (&site->place() == place) return site.get();
-  }
-  return nullptr;
-}
-
-Site* Daemon::site_of(const os::PeerCredentials&) { return sites_.front().get(); }
-
 void Daemon::on_function(os::Fd connection, control::Greeting greeting) {
-  Site* site = site_of(greeting.credentials);
-  functions_->serve(std::move(connection), std::move(greeting), site->place());
+  const auto site = site_of(greeting.credentials);
+  if (!site) return refuse(connection, greeting, site.error());
+  functions_->serve(std::move(connection), std::move(greeting), (*site)->place());
 }
 
 void Daemon::on_cm(os::Fd connection, control::Greeting greeting) {
-  site_of(greeting.credentials)->cm().serve(std::move(connection), greeting);
+  const auto site = site_of(greeting.credentials);
+  if (!site) return refuse(connection, greeting, site.error());
+  (*site)->cm().serve(std::move(connection), greeting);
 }
 
 void Daemon::check_whether_needed() {

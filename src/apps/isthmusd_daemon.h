@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "apps/isthmusd_capture.h"
+#include "apps/isthmusd_connections.h"
 #include "apps/isthmusd_options.h"
 #include "apps/isthmusd_site.h"
 #include "base/result.h"
@@ -20,9 +21,14 @@
 #include "control/function_service.h"
 #include "control/grpc/control_backend.h"
 #include "control/grpc/control_server.h"
+#include "control/keeper_link.h"
 #include "os/fd.h"
 
 namespace isthmus::apps {
+
+// A network namespace that nobody uses is let go of after this time: holding it open would keep a
+// container's network alive after the container.
+constexpr std::uint64_t kIdleSitePatienceNs = 10'000'000'000;
 
 // The first program has this long to come to a private daemon.
 constexpr std::uint64_t kFirstClientPatienceNs = 10'000'000'000;
@@ -43,23 +49,28 @@ class Daemon final : private control::ControlBackend, private control::FunctionO
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
   Result<void> start();
   Result<void> load_policy();
-  Result<void> open_first_site();
+  // `kept` is what an earlier daemon at this socket left, by network namespace.
+  Result<void> open_sites(std::vector<control::KeptPlace> kept);
+  Result<Site*> open_site(os::Fd network_namespace, control::KeptPlace kept);
   Result<void> listen();
   Site::Wiring wiring();
 
   // Connections.
   void on_function(os::Fd connection, control::Greeting greeting);
   void on_cm(os::Fd connection, control::Greeting greeting);
-  Site* site_of(const os::PeerCredentials& credentials);
+  // isthmusd_namespaces.cc
+  Result<Site*> site_of(const os::PeerCredentials& credentials);
   Site* site_of(const control::Place* place);
+  void close_idle_sites();
 
   // The end of a private daemon.
   void on_attached(const control::Function&) override { check_whether_needed(); }
-  void on_detached(const control::Function&) override { check_whether_needed(); }
+  void on_detached(const control::Function&) override;
   void check_whether_needed();
 
   void on_signal();
   void reload_policy();
+  StandingConnections connections();
   std::uint32_t apply(cluster::PolicyDocument document, std::string text, std::string name);
 
   // ControlBackend.
@@ -83,6 +94,7 @@ class Daemon final : private control::ControlBackend, private control::FunctionO
   std::unique_ptr<control::CmAdmissionGate> gate_;
   std::unique_ptr<control::FunctionService> functions_;
   std::unique_ptr<Captures> captures_;
+  std::unique_ptr<control::KeeperLink> keeper_;
   std::vector<std::unique_ptr<Site>> sites_;  // The first is the daemon's own network namespace.
   std::unique_ptr<control::AttachServer> server_;
   std::unique_ptr<control::ControlServer> control_server_;

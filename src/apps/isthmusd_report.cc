@@ -57,29 +57,6 @@ control::QueuePairReport report_of(const control::QueuePairView& view) {
           .traffic = report_of(view.traffic)};
 }
 
-std::string access_text(std::uint32_t access) {
-  std::string text = "send";
-  if (access & IBV_ACCESS_REMOTE_READ) text += " read";
-  if (access & IBV_ACCESS_REMOTE_WRITE) text += " write";
-  if (access & IBV_ACCESS_REMOTE_ATOMIC) text += " atomic";
-  return text;
-}
-
-control::ConnectionReport report_of(const control::Function& function,
-                                    const control::Admission& admission,
-                                    const control::AdmissionAnswer& answer) {
-  return {.qpn = admission.qpn,
-          .process_id = function.owner.process_id,
-          .program = function.program,
-          .from = function.label + " " + admission.local.to_string(),
-          .to = admission.remote.to_string(),
-          .transport = type_name(admission.transport),
-          .decision = answer.allowed ? "allow" : "deny",
-          .rights = answer.allowed ? access_text(answer.peer_access) : "nothing",
-          .rule = answer.rule,
-          .changed = !answer.allowed || (admission.peer_access & ~answer.peer_access) != 0};
-}
-
 }  // namespace
 
 control::FunctionReport report_of(const control::Function& function,
@@ -125,18 +102,6 @@ std::vector<control::CounterReport> report_of(const control::FunctionCounters& c
           {"queue_pairs_revoked", counters.revoked},
           {"queue_pairs_restricted", counters.restricted},
           {"events_not_acknowledged", counters.not_acknowledged}};
-}
-
-std::vector<control::ConnectionReport> report_connections(const control::FunctionService& functions,
-                                                          control::AdmissionGate& gate) {
-  std::vector<control::ConnectionReport> reports;
-  functions.for_each([&](const control::Function& function) {
-    for (const auto& [qpn, admission] : function.admissions) {
-      const auto answer = gate.judge(functions.question_of(function, admission));
-      reports.push_back(report_of(function, admission, answer));
-    }
-  });
-  return reports;
 }
 
 }  // namespace isthmus::apps

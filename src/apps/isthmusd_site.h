@@ -36,6 +36,7 @@ class Site final : public control::CmNetwork {
   control::Place& place() { return *place_; }
   const control::Place& place() const { return *place_; }
   control::CmService& cm() { return *cm_; }
+  const control::CmService& cm() const { return *cm_; }
 
  private:
   Site(std::unique_ptr<control::Place> place, Wiring wiring)

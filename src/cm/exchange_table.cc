@@ -56,7 +56,9 @@ std::optional<ExchangeId> ExchangeTable::index_queue_pair(const Exchange& exchan
   const RemoteName name{exchange.remote, exchange.values.remote_qpn};
   const auto [place, made] = queue_pairs_.try_emplace(name, exchange.id);
   if (made || place->second == exchange.id) return std::nullopt;
-  return place->second;
+  if (exchanges_.contains(place->second)) return place->second;
+  place->second = exchange.id;
+  return std::nullopt;
 }
 
 Exchange* ExchangeTable::find_queue_pair(const wire::IpAddress& remote,

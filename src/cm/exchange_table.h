@@ -53,7 +53,9 @@ class ExchangeTable {
   Exchange* find_request(const wire::IpAddress& remote, std::uint32_t remote_id);
   const Timewait* find_timewait_request(const wire::IpAddress& remote, std::uint32_t remote_id);
 
-  // Enters the peer's queue pair, or says who has it: a live exchange or one in timewait.
+  // Enters the peer's queue pair, or says which live exchange has it. One in timewait gives it up:
+  // when to use a queue pair number again is for its owner to judge, and a late packet of the old
+  // connection is for another queue pair of ours.
   std::optional<ExchangeId> index_queue_pair(const Exchange& exchange);
   Exchange* find_queue_pair(const wire::IpAddress& remote, std::uint32_t remote_qpn);
 

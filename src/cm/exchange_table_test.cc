@@ -61,15 +61,16 @@ TEST_F(ExchangeTableTest, NamesLastThroughTimewait) {
   table.retire(first, kSecond);
   EXPECT_EQ(table.find_request(ip("10.0.0.2"), 100), nullptr);
   ASSERT_NE(table.find_timewait_request(ip("10.0.0.2"), 100), nullptr);
-  Exchange* other = table.create();
-  other->remote = ip("10.0.0.2");
-  other->values.remote_qpn = 7;
-  EXPECT_EQ(table.index_queue_pair(*other), id);
-
+  // The queue pair may be used again, the id may not.
+  Exchange& other = passive(101, 7);
   EXPECT_FALSE(table.take_ended_timewait(kSecond - 1));
   EXPECT_EQ(table.take_ended_timewait(kSecond)->id, id);
   EXPECT_EQ(table.find_timewait_request(ip("10.0.0.2"), 100), nullptr);
-  EXPECT_FALSE(table.index_queue_pair(*other));
+  EXPECT_EQ(table.find_queue_pair(ip("10.0.0.2"), 7), &other);
+  Exchange* third = table.create();
+  third->remote = ip("10.0.0.2");
+  third->values.remote_qpn = 7;
+  EXPECT_EQ(table.index_queue_pair(*third), other.id);
 }
 
 TEST_F(ExchangeTableTest, QueuePairZeroIsNobodys) {

@@ -65,7 +65,7 @@ struct CmHooks {
     std::string label;
     std::uint32_t user_id = 0;
   };
-  // Who has this queue pair; nobody: it is no queue pair of this daemon. Empty: not asked.
+  // Whose queue pair number this is; nothing: nobody's. Empty: not asked.
   std::function<std::optional<QpOwner>(std::uint32_t qpn)> owner_of_qp;
   // The policy took the connection of this queue pair away, or some of its peer's rights.
   std::function<void(std::uint32_t qpn)> revoke;
@@ -102,7 +102,7 @@ class CmService {
 
   void set_gids(std::vector<LocalGid> gids) { addresses_.set_gids(std::move(gids)); }
 
-  // Serves a connection of kind cm whose greeting has been answered.
+  // Serves a connection of kind cm from its greeting on, which it answers.
   void serve(os::Fd connection, const Greeting& greeting);
 
   // For queue pair 1. What is for another one, or for no address of ours, is dropped.

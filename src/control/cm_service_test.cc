@@ -38,6 +38,9 @@ CmAddress address(const char* text, std::uint16_t port = 0) {
 class Program {
  public:
   explicit Program(os::Fd connection) : connection_(std::move(connection)) {
+    std::array<std::byte, kAttachMaxMessageBytes> greeting;
+    const auto answered = os::receive_message(connection_, greeting, os::Wait::kYes);
+    EXPECT_TRUE(answered && decode_welcome(std::span(greeting).first(answered->bytes)));
     auto [ours, theirs] = *os::unix_socket_pair();
     events_ = std::move(ours);
     const int fd = theirs.get();

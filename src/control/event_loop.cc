@@ -101,8 +101,9 @@ void EventLoop::run_posted() {
 void EventLoop::run() {
   std::array<os::Readiness, kEventsPerTurn> ready;
   while (true) {
-    const std::uint64_t patience = run_due_timers();
     run_posted();
+    // Last before the wait: what ran above may have set a timer. What timers post rings the bell.
+    const std::uint64_t patience = run_due_timers();
     {
       const std::lock_guard lock(mutex_);
       if (stopping_ && posted_.empty()) return;

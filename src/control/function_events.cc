@@ -235,6 +235,7 @@ void FunctionService::on_silence(std::uint32_t index, std::uint64_t number) {
               static_cast<unsigned long long>(kAcknowledgePatienceNs / os::kNsPerMs));
   const auto steered = function.place->steer_away(index);
   if (!steered) ISTHMUS_LOG(kError, "%s", steered.error().message.c_str());
+  for (FunctionObserver* observer : observers_) observer->on_cut_off(function);
 }
 
 void FunctionService::announce_gids(const Place& place) {

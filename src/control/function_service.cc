@@ -74,8 +74,6 @@ void FunctionService::serve(os::Fd connection, Greeting greeting, Place& place) 
   }
   Function& function = **made;
   function.requests = std::move(connection);
-  const auto steered = place.steer_back(function.index);
-  if (!steered) ISTHMUS_LOG(kError, "%s", steered.error().message.c_str());
   functions_[function.index] = std::move(*made);
   last_user_[function.index] = function.owner.user_id;
   ++(back ? counters_.reattached : counters_.attached);
@@ -157,12 +155,13 @@ Result<std::unique_ptr<Function>> FunctionService::take_function_back(Greeting& 
                                              .user_id = old.owner.user_id,
                                              .window_file = ISTHMUS_TRY(
                                                  old.window_file.duplicate()),
-                                             .doorbell = ISTHMUS_TRY(old.doorbell.duplicate())};
+                                             .doorbell = ISTHMUS_TRY(old.doorbell.duplicate()),
+                                             .place = old.place};
     forget(hello.function);
   }
   const auto kept = expected_.find(hello.function);
   if (kept == expected_.end()) return lost("its sockets were lost with the last daemon");
-  if (kept->second.generation != hello.generation ||
+  if (kept->second.generation != hello.generation || kept->second.place != &place ||
       kept->second.user_id != greeting.credentials.user_id ||
       !os::same_shared_memory(kept->second.window_file, greeting.fds[0])) {
     return lost("it was another process's");
@@ -185,6 +184,8 @@ Result<void> FunctionService::send_grant(const os::Fd& connection, Function& fun
   function.events = std::move(ours);
   their_events = std::move(theirs);
   std::vector<os::Fd> sockets = ISTHMUS_TRY(function.place->sockets_of(function.index));
+  // Before the process can tell anybody its number.
+  ISTHMUS_TRY_VOID(function.place->steer_back(function.index));
   std::vector<int> fds{function.window_file.get(), function.doorbell.get(), their_events.get()};
   for (const os::Fd& socket : sockets) fds.push_back(socket.get());
   const attach::Grant grant{.generation = function.generation,
@@ -252,6 +253,7 @@ void FunctionService::detach(std::uint32_t index, const char* reason) {
   // Release: neighbours that see it see all the owner wrote. Partner: PeerWindow::closed.
   function.window().header.closed.store(1, std::memory_order_release);
   for (const std::uint32_t other : function.neighbours) {
+    if (other == index) continue;  // Connected with itself.
     const auto found = functions_.find(other);
     if (found == functions_.end()) continue;
     found->second->neighbours.erase(index);
@@ -265,10 +267,18 @@ void FunctionService::detach(std::uint32_t index, const char* reason) {
 void FunctionService::expect(KeptFunction kept, Place& place) {
   const std::uint32_t index = kept.index;
   last_user_[index] = kept.user_id;
+  kept.place = &place;
   expected_[index] = std::move(kept);
   const auto steered = place.steer_back(index);
   if (!steered) ISTHMUS_LOG(kError, "%s", steered.error().message.c_str());
   loop_.call_at(os::now_ns() + kReturnPatienceNs, [this, index] { give_up_waiting(index); });
+}
+
+bool FunctionService::uses(const Place& place) const {
+  return std::ranges::any_of(functions_,
+                             [&](const auto& item) { return item.second->place == &place; }) ||
+         std::ranges::any_of(expected_,
+                             [&](const auto& item) { return item.second.place == &place; });
 }
 
 void FunctionService::give_up_waiting(std::uint32_t index) {
@@ -277,6 +287,7 @@ void FunctionService::give_up_waiting(std::uint32_t index) {
   ISTHMUS_LOG(kWarning, "function %u did not come back", index);
   mark_closed(found->second.window_file);
   expected_.erase(found);
+  for (FunctionObserver* observer : observers_) observer->on_given_up(index);
   // Who its neighbours were went with the earlier daemon, so everybody looks.
   for (const auto& [other, function] : functions_) os::signal(function->doorbell.get());
 }

@@ -58,6 +58,10 @@ class FunctionObserver {
   virtual ~FunctionObserver() = default;
   virtual void on_attached(const Function&) {}
   virtual void on_detached(const Function&) {}
+  // Its process did not come back to this daemon.
+  virtual void on_given_up(std::uint32_t) {}
+  // It did not acknowledge in time.
+  virtual void on_cut_off(const Function&) {}
 };
 
 // A function of an earlier daemon, whose process is expected to come back.
@@ -67,6 +71,7 @@ struct KeptFunction {
   std::uint32_t user_id = 0;
   os::Fd window_file;
   os::Fd doorbell;
+  const Place* place = nullptr;  // Set by expect().
 };
 
 struct Greeting {
@@ -95,10 +100,14 @@ class FunctionService {
   const Function* find(std::uint32_t function) const;
   const Function* owner_of_qp(std::uint32_t qpn) const;
   void for_each(const std::function<void(const Function&)>& visit) const;
-  std::size_t count() const { return functions_.size(); }
+  // Those expected to come back count.
+  std::size_t count() const { return functions_.size() + expected_.size(); }
 
   // What the gate is asked about a standing admission.
   AdmissionQuestion question_of(const Function& function, const Admission& admission) const;
+
+  // Whether a function is there, or expected back.
+  bool uses(const Place& place) const;
 
   // Asks the gate again about every admission: revokes what is denied now and restricts what has
   // lost rights. Returns how many were touched.

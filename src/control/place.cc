@@ -65,10 +65,9 @@ Result<void> Place::inside(const std::function<Result<void>()>& action) const {
 }
 
 Result<void> Place::open_here(std::vector<KeptGroup> kept) {
-  // The thread that runs this is in the namespace, the process perhaps not.
-  const os::Fd current = ISTHMUS_TRY(os::open_network_namespace(0));
-  namespace_id_ = ISTHMUS_TRY(
-      os::network_namespace_id(network_namespace_ ? network_namespace_ : current));
+  const os::Fd own = network_namespace_ ? os::Fd{} : ISTHMUS_TRY(os::open_network_namespace(0));
+  namespace_id_ =
+      ISTHMUS_TRY(os::network_namespace_id(network_namespace_ ? network_namespace_ : own));
   address_watch_ = ISTHMUS_TRY(os::watch_addresses());
   gids_ = ISTHMUS_TRY(read_gids());
   std::vector<attach::GuidSource> sources;

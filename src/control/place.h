@@ -45,6 +45,8 @@ class Place {
   Place& operator=(const Place&) = delete;
 
   std::uint64_t namespace_id() const { return namespace_id_; }
+  // Not valid: the daemon's own.
+  const os::Fd& network_namespace() const { return network_namespace_; }
   const std::vector<LocalGid>& gids() const { return gids_; }
   bool has(const wire::IpAddress& address) const;
   // Of the device that programs here see. Stays as it was when the place was opened.

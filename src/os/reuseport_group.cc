@@ -45,6 +45,7 @@ Result<std::unique_ptr<ReuseportGroup>> ReuseportGroup::adopt(const ReuseportGro
   if (fresh) {
     ISTHMUS_TRY_VOID(group->grow_to_include(0));
   } else {
+    group->steered_away_.assign(options.max_members, true);
     ISTHMUS_TRY_VOID(group->attach_program());
   }
   return group;

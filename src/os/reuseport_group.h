@@ -37,7 +37,8 @@ class ReuseportGroup {
  public:
   // With socket 0 alone. kAddressInUse: another user, another program or the kernel has the port.
   static Result<std::unique_ptr<ReuseportGroup>> create(const ReuseportGroupOptions& options);
-  // Members kept by somebody else, in the order of their numbers.
+  // Members kept by somebody else, in the order of their numbers. All are steered away from but 0:
+  // steer_back() those whose holders are still there.
   static Result<std::unique_ptr<ReuseportGroup>> adopt(const ReuseportGroupOptions& options,
                                                        std::vector<Fd> members);
   ReuseportGroup(const ReuseportGroup&) = delete;

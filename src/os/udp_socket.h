@@ -99,6 +99,7 @@ class UdpSocket {
   void add_to_batch(const OutgoingDatagramRun& run);
   void flush_batch();
   unsigned scope_of(const wire::IpAddress& local, const wire::IpAddress& remote);
+  int receive_batch();
   void take_arrived(std::size_t index, std::size_t bytes);
 
   Fd fd_;

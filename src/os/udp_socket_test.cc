@@ -251,6 +251,10 @@ TEST_F(Steering, SurvivesTheOneWhoOpenedIt) {
                                        std::move(kept));
   ASSERT_TRUE(adopted) << adopted.error().message;
   group_ = std::move(*adopted);
+  // Nobody says yet who still holds member 2.
+  send(2u << 14);
+  EXPECT_THAT(members_with_data(), testing::ElementsAre(0));
+  ASSERT_TRUE(group_->steer_back(2));
   send(2u << 14);
   EXPECT_THAT(members_with_data(), testing::ElementsAre(2));
 }

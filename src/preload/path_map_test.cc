@@ -10,7 +10,8 @@ namespace {
 TEST(PathMap, KnowsTheDevicesNames) {
   for (const char* path : {"/sys/class/infiniband", "/sys/class/infiniband/",
                            "/sys/class/infiniband/isthmus0/ports/1/gids/0",
-                           "/sys/class/infiniband_verbs/uverbs0/ibdev", "/dev/infiniband/rdma_cm"}) {
+                           "/sys/class/infiniband_verbs/uverbs0/ibdev",
+                           "/dev/infiniband/rdma_cm"}) {
     EXPECT_TRUE(is_device_path(path)) << path;
   }
   for (const char* path : {"", "/", "/sys/class/infiniband_mad", "/sys/class/infinibandx/a",

@@ -106,4 +106,7 @@ bool read_key_memory(const KeyValues& values, std::uint64_t offset, std::span<st
 std::uint64_t apply_atomic(std::uint64_t host_address, bool is_swap, std::uint64_t compare_add,
                            std::uint64_t swap);
 
+// All eight bytes at once, under the same conditions.
+void store_atomic(std::uint64_t host_address, std::uint64_t value);
+
 }  // namespace isthmus::rdma

@@ -174,7 +174,7 @@ MemoryChannel::Direct MemoryChannel::execute_directly(SendEntry& entry) {
 bool MemoryChannel::post_to_ring(SendEntry& entry, std::uint32_t flags) {
   if (posted_ - retired_ == kRingEntries) return false;
   RingEntry& slot = peer_ring()[posted_ % kRingEntries];
-  const bool atomic = entry.is_atomic();
+  const bool atomic = entry.is_atomic() || entry.opcode == IBV_WR_ATOMIC_WRITE;
   slot.request = {.opcode = entry.opcode,
                   .flags = flags,
                   .source_qpn = qp_.qpn(),
@@ -267,7 +267,7 @@ void MemoryChannel::finish(SendEntry& entry, RingEntry& slot) {
       entry.status = IBV_WC_LOC_PROT_ERR;
     }
   }
-  if (qp_.engine().capture) [[unlikely]] {
+  if (qp_.engine().capture && entry.opcode != IBV_WR_ATOMIC_WRITE) [[unlikely]] {
     if (entry.is_atomic()) entry.atomic_original = original;
     capture_request(entry, entry_of_[retired_ % kRingEntries]);
   }
@@ -389,6 +389,7 @@ ibv_wc_status MemoryChannel::execute(RingEntry& slot, const RingRequest& request
       return execute_read(slot, request);
     case IBV_WR_ATOMIC_CMP_AND_SWP:
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
+    case IBV_WR_ATOMIC_WRITE:
       return execute_atomic(slot, request);
     default:
       return IBV_WC_REM_INV_REQ_ERR;
@@ -529,23 +530,27 @@ ibv_wc_status MemoryChannel::execute_read(const RingEntry& slot, const RingReque
 }
 
 ibv_wc_status MemoryChannel::execute_atomic(RingEntry& slot, const RingRequest& request) {
-  if (!(qp_.access() & IBV_ACCESS_REMOTE_ATOMIC) || request.remote_address % 8 != 0) {
-    return IBV_WC_REM_INV_REQ_ERR;
-  }
+  const bool write = request.opcode == IBV_WR_ATOMIC_WRITE;
+  const std::uint32_t right = write ? IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_ATOMIC;
+  if (!(qp_.access() & right) || request.remote_address % 8 != 0) return IBV_WC_REM_INV_REQ_ERR;
   KeyValues values;
   if (!qp_.engine().keys.check({.key = request.rkey,
                                 .pd = qp_.pd_number(),
                                 .qpn = qp_.qpn(),
                                 .address = request.remote_address,
                                 .length = 8,
-                                .access = IBV_ACCESS_REMOTE_ATOMIC},
+                                .access = right},
                                values) ||
       values.host_address % 8 != 0) {
     return IBV_WC_REM_ACCESS_ERR;
   }
-  slot.request.compare_add =
-      apply_atomic(values.host_address, request.opcode == IBV_WR_ATOMIC_CMP_AND_SWP,
-                   request.compare_add, request.swap);
+  if (write) {
+    store_atomic(values.host_address, request.compare_add);
+  } else {
+    slot.request.compare_add =
+        apply_atomic(values.host_address, request.opcode == IBV_WR_ATOMIC_CMP_AND_SWP,
+                     request.compare_add, request.swap);
+  }
   return IBV_WC_SUCCESS;
 }
 

@@ -23,6 +23,8 @@ ibv_wc_opcode completion_opcode(ibv_wr_opcode opcode) {
       return IBV_WC_COMP_SWAP;
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
       return IBV_WC_FETCH_ADD;
+    case IBV_WR_ATOMIC_WRITE:
+      return IBV_WC_ATOMIC_WRITE;
     case IBV_WR_BIND_MW:
       return IBV_WC_BIND_MW;
     case IBV_WR_LOCAL_INV:
@@ -104,6 +106,7 @@ int QueuePair::check_send(const ibv_send_wr& wr) const {
       if (wr.send_flags & IBV_SEND_INLINE) return EINVAL;
       return is_reliable() ? 0 : EINVAL;
     case IBV_WR_SEND_WITH_INV:
+    case IBV_WR_ATOMIC_WRITE:
       return is_reliable() ? 0 : EINVAL;
     default:
       return EINVAL;
@@ -147,17 +150,20 @@ int QueuePair::post_recv(ibv_recv_wr* wr, ibv_recv_wr** bad) {
 }
 
 bool QueuePair::transmit(std::uint64_t now) {
-  bool more = receives() && responder.transmit(engine_.burst);
+  bool more = false;
   settle();
-  if (!sends()) return more;
-  if (is_datagram()) {
-    more |= requester.transmit_datagrams(engine_.burst);
-  } else if (channel_ == ChannelKind::kMemory) {
-    more |= memory.transmit(now);
-  } else {
-    more |= requester.transmit(engine_.burst, now);
+  // Requests first: a short acknowledgement can then ride in the same run, as its last segment.
+  if (sends()) {
+    if (is_datagram()) {
+      more |= requester.transmit_datagrams(engine_.burst);
+    } else if (channel_ == ChannelKind::kMemory) {
+      more |= memory.transmit(now);
+    } else {
+      more |= requester.transmit(engine_.burst, now);
+    }
+    settle();
   }
-  settle();
+  if (receives()) more |= responder.transmit(engine_.burst);
   return more;
 }
 

@@ -117,7 +117,7 @@ bool Requester::transmit(PacketBurst& burst, std::uint64_t now) {
       Step step = Step::kSent;
       if (entry.opcode == IBV_WR_RDMA_READ) {
         step = send_read_requests(entry, burst);
-      } else if (entry.is_atomic()) {
+      } else if (entry.expects_response()) {
         step = send_atomic(entry, burst);
       } else {
         step = send_packets(entry, burst);
@@ -254,17 +254,26 @@ Requester::Step Requester::send_read_requests(SendEntry& entry, PacketBurst& bur
 Requester::Step Requester::send_atomic(SendEntry& entry, PacketBurst& burst) {
   if (read_requests_ >= qp_.attr().max_rd_atomic) return Step::kBlocked;
   const bool swap = entry.opcode == IBV_WR_ATOMIC_CMP_AND_SWP;
+  const bool write = entry.opcode == IBV_WR_ATOMIC_WRITE;
+  Opcode opcode = swap ? Opcode::kRcCompareSwap : Opcode::kRcFetchAdd;
+  if (write) opcode = Opcode::kRcAtomicWrite;
   wire::RocePacket packet;
-  packet.bth.opcode = service_opcode(qp_, swap ? Opcode::kRcCompareSwap : Opcode::kRcFetchAdd);
+  packet.bth.opcode = service_opcode(qp_, opcode);
   packet.bth.dest_qpn = qp_.attr().dest_qp_num;
   packet.bth.psn = entry.first_psn.raw();
   packet.bth.ack_request = true;
   packet.atomic = {entry.remote_address, entry.rkey,
                    swap ? entry.atomic.swap : entry.atomic.compare_add,
                    swap ? entry.atomic.compare_add : 0};
+  packet.reth = {entry.remote_address, entry.rkey, 8};
   packet.xrc.srq_number = entry.srq_number;
-  std::byte* out = burst.begin(wire::kMaxHeaderBytes);
-  burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
+  std::byte* out = burst.begin(wire::kMaxHeaderBytes + 8);
+  std::size_t bytes = wire::encode_headers(packet, out);
+  if (write) {
+    std::memcpy(out + bytes, &entry.atomic.compare_add, 8);
+    bytes += 8;
+  }
+  burst.commit(qp_.path(), bytes, qp_.qpn());
   ++read_requests_;
   qp_.count_sent(1, 8);
   return Step::kSent;
@@ -457,6 +466,9 @@ void Requester::on_data_response(const wire::RocePacket& packet, std::uint64_t n
   const wire::Kind kind = wire::info(packet.bth.opcode).kind;
   if (kind == wire::Kind::kReadResponse && entry.opcode == IBV_WR_RDMA_READ) {
     on_read_response(packet, number, now);
+  } else if (kind == wire::Kind::kReadResponse && entry.opcode == IBV_WR_ATOMIC_WRITE &&
+             packet.payload.empty()) {
+    finish_response(entry, now);
   } else if (kind == wire::Kind::kAtomicAck && entry.is_atomic()) {
     on_atomic_response(packet, number, now);
   } else {
@@ -545,6 +557,10 @@ void Requester::on_atomic_response(const wire::RocePacket& packet, std::uint64_t
     fail_entry(entry, IBV_WC_LOC_PROT_ERR);
     return;
   }
+  finish_response(entry, now);
+}
+
+void Requester::finish_response(SendEntry& entry, std::uint64_t now) {
   if (read_requests_ > 0) --read_requests_;
   --responses_pending_;
   acknowledge_entry(entry);

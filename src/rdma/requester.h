@@ -67,6 +67,8 @@ class Requester {
   void on_read_response(const wire::RocePacket& packet, std::uint64_t number, std::uint64_t now);
   void on_atomic_response(const wire::RocePacket& packet, std::uint64_t number,
                           std::uint64_t now);
+  // The response of an atomic is complete.
+  void finish_response(SendEntry& entry, std::uint64_t now);
   void note_progress(std::uint64_t now);
   void go_back(std::uint64_t now, bool is_loss);
   void arm_timeout(std::uint64_t now);

@@ -105,6 +105,8 @@ Responder::Outcome Responder::execute(const wire::RocePacket& packet, std::uint3
       return message_ == Message::kNone ? execute_read(packet, psns) : Outcome::kInvalid;
     case Kind::kAtomicRequest:
       return message_ == Message::kNone ? execute_atomic(packet) : Outcome::kInvalid;
+    case Kind::kAtomicWrite:
+      return message_ == Message::kNone ? execute_atomic_write(packet) : Outcome::kInvalid;
     default:
       return Outcome::kInvalid;
   }
@@ -282,6 +284,38 @@ Responder::Outcome Responder::execute_atomic(const wire::RocePacket& packet) {
   return Outcome::kDone;
 }
 
+Responder::Outcome Responder::execute_atomic_write(const wire::RocePacket& packet) {
+  if (!(qp_.access() & IBV_ACCESS_REMOTE_WRITE)) return Outcome::kInvalid;
+  if (packet.reth.va % 8 != 0 || packet.payload.size() != 8) return Outcome::kInvalid;
+  KeyValues values;
+  if (!qp_.engine().keys.check({.key = packet.reth.rkey,
+                                .pd = qp_.pd_number(),
+                                .qpn = qp_.qpn(),
+                                .address = packet.reth.va,
+                                .length = 8,
+                                .access = IBV_ACCESS_REMOTE_WRITE},
+                               values) ||
+      values.host_address % 8 != 0) {
+    return Outcome::kAccess;
+  }
+  std::uint64_t value = 0;
+  std::memcpy(&value, packet.payload.data(), 8);
+  store_atomic(values.host_address, value);
+  msn_ = (msn_ + 1) & kMsnMask;
+  answer_empty_read(Psn{packet.bth.psn});
+  qp_.count_received(1, 8);
+  return Outcome::kDone;
+}
+
+// What answers an atomic write: a READ response without payload.
+void Responder::answer_empty_read(Psn psn) {
+  answer({.kind = AnswerKind::kRead,
+          .syndrome = wire::ack_syndrome(),
+          .psn = psn,
+          .msn = msn_,
+          .packets = 1});
+}
+
 void Responder::refuse(const wire::RocePacket& packet, Outcome outcome) {
   wire::NakCode code = wire::NakCode::kInvalidRequest;
   if (outcome == Outcome::kAccess) code = wire::NakCode::kRemoteAccess;
@@ -308,6 +342,10 @@ void Responder::answer_duplicate(const wire::RocePacket& packet) {
     const Outcome outcome = execute_read(packet, psns);
     msn_ = msn;
     if (outcome != Outcome::kDone && outcome != Outcome::kNotReady) refuse(packet, outcome);
+    return;
+  }
+  if (kind == Kind::kAtomicWrite) {
+    answer_empty_read(psn);
     return;
   }
   for (const SavedAtomic& saved : atomics_) {

@@ -81,6 +81,8 @@ class Responder {
   Outcome execute_write(const wire::RocePacket& packet);
   Outcome execute_read(const wire::RocePacket& packet, std::uint32_t& psns);
   Outcome execute_atomic(const wire::RocePacket& packet);
+  Outcome execute_atomic_write(const wire::RocePacket& packet);
+  void answer_empty_read(Psn psn);
   Outcome write_memory(std::uint64_t address, std::span<const std::byte> bytes, std::uint32_t rkey);
   bool check_position(const wire::RocePacket& packet) const;
   void complete_message(const wire::RocePacket& packet, bool is_write);

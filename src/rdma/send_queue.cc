@@ -39,6 +39,12 @@ void copy_operation(const ibv_send_wr& wr, bool is_datagram, SendEntry& entry) {
       entry.rkey = wr.wr.atomic.rkey;
       entry.atomic = {wr.wr.atomic.compare_add, wr.wr.atomic.swap};
       break;
+    case IBV_WR_ATOMIC_WRITE:
+      entry.remote_address = wr.wr.rdma.remote_addr;
+      entry.rkey = wr.wr.rdma.rkey;
+      // SAFETY: eight bytes of the program's own, checked by the caller, read during the call.
+      std::memcpy(&entry.atomic.compare_add, reinterpret_cast<const void*>(wr.sg_list[0].addr), 8);
+      break;
     case IBV_WR_BIND_MW:
       entry.rkey = wr.bind_mw.rkey;
       entry.bind = {wr.bind_mw.mw->rkey,
@@ -67,8 +73,11 @@ SendQueue::SendQueue(std::uint32_t max_requests, std::uint32_t max_sge, std::uin
 int SendQueue::post(const ibv_send_wr& wr, bool is_datagram) {
   if (full()) return ENOMEM;
   if (wr.num_sge < 0 || static_cast<std::uint32_t>(wr.num_sge) > max_sge_) return EINVAL;
-  const bool has_data = wr.opcode != IBV_WR_BIND_MW && wr.opcode != IBV_WR_LOCAL_INV;
-  const std::uint64_t length = has_data ? total_length(wr) : 0;
+  const bool in_entry = wr.opcode == IBV_WR_ATOMIC_WRITE;
+  const bool has_data =
+      wr.opcode != IBV_WR_BIND_MW && wr.opcode != IBV_WR_LOCAL_INV && !in_entry;
+  const std::uint64_t length = has_data || in_entry ? total_length(wr) : 0;
+  if (in_entry && (wr.num_sge != 1 || length != 8)) return EINVAL;
   const bool is_inline = has_data && (wr.send_flags & IBV_SEND_INLINE);
   if (length > kMaxMessageBytes || (is_inline && length > max_inline_)) return EINVAL;
 

@@ -60,10 +60,12 @@ struct SendEntry {
   std::uint64_t atomic_original;  // For captures.
 
   bool expects_response() const {
-    return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-           opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+    return opcode == IBV_WR_RDMA_READ || opcode == IBV_WR_ATOMIC_WRITE || is_atomic();
   }
-  bool is_atomic() const { return expects_response() && opcode != IBV_WR_RDMA_READ; }
+  // Brings back the original value.
+  bool is_atomic() const {
+    return opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+  }
 };
 
 class SendQueue {

@@ -16,9 +16,9 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>

@@ -4,10 +4,11 @@
 #include <cstring>
 
 #include "base/assert.h"
+#include "os/epoll.h"
+#include "os/poll.h"
+#include "rdmacm/failure.h"
 #include "rdmacm/qp_states.h"
 #include "rdmacm/session.h"
-
-#include "rdmacm/failure.h"
 
 namespace isthmus::rdmacm {
 namespace {
@@ -211,11 +212,26 @@ std::unique_ptr<Event> Session::make_event(const QueuedEvent& queued, const Targ
   return nullptr;
 }
 
+namespace {
+
+// Programs destroy a channel under a thread of theirs that waits for its next event, and count on
+// that thread staying where it is until the process ends, as it does with the real library.
+[[noreturn]] void sleep_for_ever() {
+  for (;;) os::wait_readable(std::span<const int>{}, os::kWaitForEver);
+}
+
+}  // namespace
+
 Result<Event*> Session::next_event(Channel& channel, Patience patience) {
-  if (!channel.enter()) return fail_with(EBADF, "get an event of a destroyed channel");
-  auto event = wait_for_event(channel, patience);
-  channel.leave();
-  return event;
+  if (channel.enter()) {
+    // Programs cancel threads that sleep here: leaving must not be forgotten then either.
+    const auto leave = [](Channel* entered) { entered->leave(); };
+    const std::unique_ptr<Channel, decltype(leave)> entered(&channel, leave);
+    auto event = wait_for_event(channel, patience);
+    if (event || !channel.closed()) return event;
+  }
+  if (patience == Patience::kNone) return fail_with(EBADF, "get an event of a destroyed channel");
+  sleep_for_ever();
 }
 
 Result<Event*> Session::wait_for_event(Channel& channel, Patience patience) {

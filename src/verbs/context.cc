@@ -6,6 +6,7 @@
 #include "os/clock.h"
 #include "os/random.h"
 #include "os/shared_memory.h"
+#include "rdma/capture_ring.h"
 #include "verbs/inheritance.h"
 #include "verbs/operations.h"
 #include "verbs/work_request_builder.h"
@@ -74,10 +75,12 @@ Result<void> Context::start() {
 
   std::vector<wire::IpAddress> gids;
   for (const GidFact& gid : facts_.gids) gids.push_back(gid.address);
+  const std::uint32_t mtu_bytes = 128u << facts_.active_mtu;  // IBV_MTU_256 is 1.
   engine_ = std::make_unique<rdma::Engine>(rdma::EngineOptions{.window = grant.window,
                                                                .doorbell_fd = grant.doorbell_fd,
                                                                .function = grant.function,
                                                                .gids = std::move(gids),
+                                                               .datagram_bytes = mtu_bytes,
                                                                .random = &os::random_u64,
                                                                .now_ns = &os::now_ns},
                                            *port_, *this);
@@ -190,11 +193,23 @@ void Context::apply(const attach::AttachEvent& event) {
       break;
     }
     case attach::AttachEventKind::kCapture:
+      if (const auto started = start_capture(event.capture); !started) {
+        ISTHMUS_LOG(kWarning, "capture: %s", started.error().message.c_str());
+      }
       break;
     case attach::AttachEventKind::kClosing:
       async_events.add({.type = IBV_EVENT_DEVICE_FATAL});
       break;
   }
+}
+
+Result<void> Context::start_capture(const os::Fd& file) {
+  ISTHMUS_TRY_VOID(os::check_shared_memory(file, rdma::kCaptureFileBytes));
+  std::shared_ptr<os::Mapping> mapping =
+      ISTHMUS_TRY(os::Mapping::create(file, rdma::kCaptureFileBytes));
+  const std::span<std::byte> bytes = mapping->bytes();
+  engine_->set_capture(ISTHMUS_TRY(rdma::CaptureRing::open(bytes, std::move(mapping))));
+  return {};
 }
 
 void Context::on_async_event(ibv_event_type type, rdma::QueuePair* pair,

@@ -107,6 +107,7 @@ class Context final : public rdma::EngineListener {
   void fill_operations(Abi& abi);
   void serve_daemon();
   void apply(const attach::AttachEvent& event);
+  Result<void> start_capture(const os::Fd& file);
   void free_objects();
 
   void on_completion_event(rdma::CompletionQueue& queue) override;

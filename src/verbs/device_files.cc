@@ -21,10 +21,10 @@ constexpr const char* kCounters[] = {
 
 // "0200:00ff:fe00:0001"
 std::string guid_text(std::uint64_t guid) {
+  const auto group = [guid](int shift) { return static_cast<unsigned>(guid >> shift & 0xffff); };
   char text[32];
-  std::snprintf(text, sizeof text, "%04x:%04x:%04x:%04x\n",
-                static_cast<unsigned>(guid >> 48 & 0xffff), static_cast<unsigned>(guid >> 32 & 0xffff),
-                static_cast<unsigned>(guid >> 16 & 0xffff), static_cast<unsigned>(guid & 0xffff));
+  std::snprintf(text, sizeof text, "%04x:%04x:%04x:%04x\n", group(48), group(32), group(16),
+                group(0));
   return text;
 }
 

@@ -61,7 +61,8 @@ TEST(DeviceFacts, ThePathMtuLeavesRoomForHeaders) {
 
 TEST(DeviceFacts, TheSmallestInterfaceCountsAndLoopbackDoesNot) {
   const auto info = [](const char* address, std::uint32_t mtu) {
-    return attach::GidInfo{.gid = *wire::IpAddress::parse(address), .interface_name = "x", .mtu = mtu};
+    return attach::GidInfo{
+        .gid = *wire::IpAddress::parse(address), .interface_name = "x", .mtu = mtu};
   };
   EXPECT_EQ(facts_of(1, {info("127.0.0.1", 65536)}).active_mtu, IBV_MTU_4096);
   EXPECT_EQ(facts_of(1, {info("127.0.0.1", 65536), info("10.0.0.1", 9000)}).active_mtu,

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <thread>
+#include <utility>
 
 #include "rdma/limits.h"
 #include "verbs/daemon_for_tests.h"
@@ -210,14 +211,13 @@ TEST_F(DeviceTest, WakesAThreadThatWaitsForAnEvent) {
   EXPECT_EQ(sender.next_completion().status, IBV_WC_SUCCESS);
 
   // Not acknowledged yet. Expect: destruction waits for it.
+  ASSERT_EQ(ibv_destroy_qp(std::exchange(receiver.qp, nullptr)), 0);
+  ibv_cq* old = std::exchange(receiver.cq, ibv_create_cq(receiver.context, 1, nullptr, nullptr, 0));
   std::atomic<bool> acknowledged = false;
   std::thread slow{[&] {
     acknowledged = true;
-    ibv_ack_cq_events(receiver.cq, 1);
+    ibv_ack_cq_events(old, 1);
   }};
-  ASSERT_EQ(ibv_destroy_qp(receiver.qp), 0);
-  ibv_cq* old = std::exchange(receiver.cq, ibv_create_cq(receiver.context, 1, nullptr, nullptr, 0));
-  receiver.qp = nullptr;
   EXPECT_EQ(ibv_destroy_cq(old), 0);
   EXPECT_TRUE(acknowledged);
   slow.join();

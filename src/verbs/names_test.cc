@@ -28,7 +28,7 @@ class Original {
 class AgainstTheOriginal : public testing::Test {
  protected:
   void SetUp() override {
-    if (!original_.is_there()) GTEST_SKIP() << "the distribution's libibverbs.so.1 is not installed";
+    if (!original_.is_there()) GTEST_SKIP() << "the distribution's libibverbs.so.1 is missing";
   }
 
   template <class Enum>

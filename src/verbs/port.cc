@@ -234,8 +234,8 @@ int ibv_query_pkey(ibv_context*, uint8_t port_num, int index, __be16* pkey) {
 }
 
 int ibv_get_pkey_index(ibv_context*, uint8_t port_num, __be16 pkey) {
-  const bool known = port_num == isthmus::verbs::kPortNumber && pkey == isthmus::verbs::kDefaultPkey;
-  return known ? 0 : -1;
+  using namespace isthmus::verbs;
+  return port_num == kPortNumber && pkey == kDefaultPkey ? 0 : -1;
 }
 
 // Since rdma-core v60; verbs.h here does not declare it.

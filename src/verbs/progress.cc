@@ -180,7 +180,8 @@ void Progress::watch(std::unique_lock<ContextLock>& guard) {
       polls_to_take_back_ = std::min(4 * polls_to_take_back_, kMostPollsToTakeBack);
       take_over();
     } else {
-      polls_to_take_back_ = std::max(kPollsToTakeBack, polls_to_take_back_ - polls_to_take_back_ / 64);
+      polls_to_take_back_ =
+          std::max(kPollsToTakeBack, polls_to_take_back_ - polls_to_take_back_ / 64);
     }
   } else if (waiters_ == 0) {
     take_over();

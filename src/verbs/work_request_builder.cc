@@ -55,6 +55,12 @@ void wr_rdma_write(ibv_qp_ex* qp, std::uint32_t rkey, std::uint64_t address) {
   rdma_request(qp, IBV_WR_RDMA_WRITE, rkey, address);
 }
 
+void wr_atomic_write(ibv_qp_ex* qp, std::uint32_t rkey, std::uint64_t address,
+                     const void* value) {
+  rdma_request(qp, IBV_WR_ATOMIC_WRITE, rkey, address);
+  of(qp).set_value(value);
+}
+
 void wr_rdma_write_imm(ibv_qp_ex* qp, std::uint32_t rkey, std::uint64_t address,
                        __be32 immediate) {
   rdma_request(qp, IBV_WR_RDMA_WRITE_WITH_IMM, rkey, address).imm_data = immediate;
@@ -109,7 +115,8 @@ std::uint64_t operations_of(ibv_qp_type type) {
     case IBV_QPT_RC:
     case IBV_QPT_XRC_SEND:
       return kUnreliable | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
-             IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_SEND_WITH_INV;
+             IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_SEND_WITH_INV |
+             IBV_QP_EX_WITH_ATOMIC_WRITE;
     case IBV_QPT_UC: return kUnreliable;
     case IBV_QPT_UD: return kSends;
     default: return 0;
@@ -122,12 +129,14 @@ WorkRequestBuilder::WorkRequestBuilder(const ibv_qp_cap& cap)
     : cap_(cap),
       requests_(cap.max_send_wr + std::size_t{1}),
       sges_(requests_.size() * cap.max_send_sge),
-      inline_(requests_.size() * cap.max_inline_data) {}
+      inline_(requests_.size() * cap.max_inline_data),
+      values_(requests_.size()) {}
 
 bool WorkRequestBuilder::fill(Qp& qp, std::uint64_t operations) {
   if ((operations & ~operations_of(qp.qp_base.qp_type)) != 0) return false;
   qp.wr_atomic_cmp_swp = &wr_atomic_cmp_swp;
   qp.wr_atomic_fetch_add = &wr_atomic_fetch_add;
+  qp.wr_atomic_write = &wr_atomic_write;
   qp.wr_bind_mw = &wr_bind_mw;
   qp.wr_local_inv = &wr_local_inv;
   qp.wr_rdma_read = &wr_rdma_read;
@@ -197,6 +206,15 @@ void WorkRequestBuilder::set_sges(const ibv_sge* sges, std::size_t count) {
   wr.sg_list = sges_.data() + static_cast<std::size_t>(&wr - requests_.data()) * cap_.max_send_sge;
   wr.num_sge = static_cast<int>(count);
   std::copy_n(sges, count, wr.sg_list);
+}
+
+void WorkRequestBuilder::set_value(const void* value) {
+  const auto index = static_cast<std::size_t>(&newest() - requests_.data());
+  std::memcpy(&values_[index], value, sizeof values_[index]);
+  const ibv_sge sge{.addr = reinterpret_cast<std::uintptr_t>(&values_[index]),
+                    .length = sizeof values_[index],
+                    .lkey = 0};
+  set_sges(&sge, 1);
 }
 
 void WorkRequestBuilder::set_inline(const ibv_data_buf* buffers, std::size_t count) {

@@ -36,6 +36,7 @@ class WorkRequestBuilder {
   // Setters for the newest request.
   ibv_send_wr& newest();
   void set_sges(const ibv_sge* sges, std::size_t count);
+  void set_value(const void* value);  // Eight bytes, of an atomic write.
   void set_inline(const ibv_data_buf* buffers, std::size_t count);
 
  private:
@@ -48,6 +49,7 @@ class WorkRequestBuilder {
   std::vector<ibv_send_wr> requests_;  // max_send_wr, and the one that is not posted.
   std::vector<ibv_sge> sges_;          // max_send_sge for each.
   std::vector<std::byte> inline_;      // max_inline_data for each.
+  std::vector<std::uint64_t> values_;  // Of atomic writes, one for each.
   std::size_t count_ = 0;
   int error_ = 0;
 };
