@@ -108,9 +108,8 @@ CommandResult capture_packets(const GlobalOptions& global, const CaptureOptions&
     }
     client->cancel();
   }};
-  const auto ended = client->capture(options.qpn, [&](control::PacketBatchReport batch) {
-    return recorder.take(batch);
-  });
+  const auto ended = client->capture(
+      options.qpn, [&](control::PacketBatchReport batch) { return recorder.take(batch); });
   watch->interrupt();
   quitter.join();
   recorder.report();

@@ -51,9 +51,9 @@ std::vector<std::byte> headers_of(const control::PacketReport& packet) {
 std::vector<std::byte> capture_preamble() {
   std::vector<std::byte> out;
   wire::append_pcapng_section(out, "isthmus " ISTHMUS_VERSION);
-  wire::append_pcapng_interface(out, {.name = "isthmus-roce",
-                                      .description = "RoCEv2 channel",
-                                      .link_type = wire::kLinkTypeRawIp});
+  wire::append_pcapng_interface(
+      out,
+      {.name = "isthmus-roce", .description = "RoCEv2 channel", .link_type = wire::kLinkTypeRawIp});
   wire::append_pcapng_interface(out,
                                 {.name = "isthmus-memory",
                                  .description = "Memory channel, shown as the packets it replaces",
@@ -71,8 +71,8 @@ std::vector<std::byte> capture_block(const control::PacketReport& packet) {
       out,
       {.interface_id = packet.memory_channel ? kMemoryInterface : kRoceInterface,
        .timestamp_ns = packet.timestamp_ns,
-       .direction = packet.incoming ? wire::CaptureDirection::kInbound
-                                    : wire::CaptureDirection::kOutbound,
+       .direction =
+           packet.incoming ? wire::CaptureDirection::kInbound : wire::CaptureDirection::kOutbound,
        .original_bytes = static_cast<std::uint32_t>(headers.size() + packet.original_bytes),
        .comment = comment},
       pieces);
@@ -81,17 +81,17 @@ std::vector<std::byte> capture_block(const control::PacketReport& packet) {
 
 std::string packet_line(const control::PacketReport& packet) {
   const std::uint64_t second_of_day = packet.timestamp_ns / 1'000'000'000 % 86'400;
-  std::string line = fmt::format(
-      "{:02}:{:02}:{:02}.{:09} {} {} {} > {} ", second_of_day / 3600, second_of_day / 60 % 60,
-      second_of_day % 60, packet.timestamp_ns % 1'000'000'000, packet.incoming ? "in " : "out",
-      packet.memory_channel ? "memory" : "roce  ", packet.source.to_string(),
-      packet.destination.to_string());
+  std::string line =
+      fmt::format("{:02}:{:02}:{:02}.{:09} {} {} {} > {} ", second_of_day / 3600,
+                  second_of_day / 60 % 60, second_of_day % 60, packet.timestamp_ns % 1'000'000'000,
+                  packet.incoming ? "in " : "out", packet.memory_channel ? "memory" : "roce  ",
+                  packet.source.to_string(), packet.destination.to_string());
   const auto decoded = wire::decode_roce(packet.payload);
   if (!decoded) return line + fmt::format("malformed, {} bytes", packet.original_bytes);
   const wire::Opcode opcode = decoded->bth.opcode;
   return line + fmt::format("{} {} qp {:#x} psn {} {} bytes", wire::service_name(opcode),
-                            wire::operation_name(opcode), decoded->bth.dest_qpn,
-                            decoded->bth.psn, decoded->payload.size());
+                            wire::operation_name(opcode), decoded->bth.dest_qpn, decoded->bth.psn,
+                            decoded->payload.size());
 }
 
 }  // namespace isthmus::apps

@@ -7,8 +7,8 @@ namespace isthmus::apps {
 
 CommandResult switch_channel(const GlobalOptions& global, const ChannelOptions& options) {
   const auto client = ISTHMUS_TRY(connect_to_daemon(global));
-  const std::uint32_t asked = ISTHMUS_TRY(client->change_channel(
-      {.qpn = options.qpn, .all = options.all, .kind = options.kind}));
+  const std::uint32_t asked = ISTHMUS_TRY(
+      client->change_channel({.qpn = options.qpn, .all = options.all, .kind = options.kind}));
   fmt::print("asked {} queue pair{} to use the {} channel\n", asked, asked == 1 ? "" : "s",
              options.kind);
   return kExitDone;

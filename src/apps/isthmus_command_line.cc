@@ -3,10 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <sstream>
 #include <utility>
 
 #include "apps/isthmus_generate.h"
+#include "apps/isthmusd_options.h"
 
 namespace isthmus::apps {
 namespace {
@@ -35,8 +35,9 @@ struct Parser {
 void examples(CLI::App& command, const std::string& lines) { command.footer(lines); }
 
 void add_socket(CLI::App& command, Parser& p) {
-  command.add_option("--socket", p.global.socket,
-                     "Attach socket of the daemon (default: $ISTHMUS_SOCKET or the usual place)")
+  command
+      .add_option("--socket", p.global.socket,
+                  "Attach socket of the daemon (default: $ISTHMUS_SOCKET or the usual place)")
       ->type_name("FILE");
 }
 
@@ -59,9 +60,8 @@ Result<std::uint32_t> parse_qpn(const std::string& text) {
 }
 
 void add_run(Parser& p) {
-  CLI::App& command =
-      add(p, p.app, "run", "Run a program with RDMA devices of this host",
-          [&p] { return run_program(p.global, p.run); });
+  CLI::App& command = add(p, p.app, "run", "Run a program with RDMA devices of this host",
+                          [&p] { return run_program(p.global, p.run); });
   add_socket(command, p);
   command.add_option("--label", p.run.label, "Name of this instance, for policy and status")
       ->type_name("NAME");
@@ -171,12 +171,12 @@ void add_policy(Parser& p) {
 }
 
 void add_capture(Parser& p) {
-  CLI::App& command = add(
-      p, p.app, "capture", "Write the packets of this host's queue pairs as pcapng",
-      [&p]() -> CommandResult {
-        if (!p.qpn.empty()) p.capture.qpn = ISTHMUS_TRY(parse_qpn(p.qpn));
-        return capture_packets(p.global, p.capture);
-      });
+  CLI::App& command =
+      add(p, p.app, "capture", "Write the packets of this host's queue pairs as pcapng",
+          [&p]() -> CommandResult {
+            if (!p.qpn.empty()) p.capture.qpn = ISTHMUS_TRY(parse_qpn(p.qpn));
+            return capture_packets(p.global, p.capture);
+          });
   add_socket(command, p);
   command
       .add_option("-w,--write", p.capture.file,
@@ -200,13 +200,13 @@ void add_capture(Parser& p) {
 }
 
 void add_channel(Parser& p) {
-  CLI::App& command = add(
-      p, p.app, "channel", "Switch live queue pairs between the memory and the RoCE channel",
-      [&p]() -> CommandResult {
-        p.channel.all = p.channel_target == "all";
-        if (!p.channel.all) p.channel.qpn = ISTHMUS_TRY(parse_qpn(p.channel_target));
-        return switch_channel(p.global, p.channel);
-      });
+  CLI::App& command =
+      add(p, p.app, "channel", "Switch live queue pairs between the memory and the RoCE channel",
+          [&p]() -> CommandResult {
+            p.channel.all = p.channel_target == "all";
+            if (!p.channel.all) p.channel.qpn = ISTHMUS_TRY(parse_qpn(p.channel_target));
+            return switch_channel(p.global, p.channel);
+          });
   add_socket(command, p);
   command.add_option("kind", p.channel.kind, "The channel to use from now on")
       ->check(CLI::IsMember({"roce", "memory"}))
@@ -238,8 +238,7 @@ void add_lab_up(Parser& p, CLI::App& lab) {
       ->type_name("N")
       ->check(CLI::Range(1, 99))
       ->capture_default_str();
-  up.add_option("--policy", p.lab.policy_file, "Policy document of every host")
-      ->type_name("FILE");
+  up.add_option("--policy", p.lab.policy_file, "Policy document of every host")->type_name("FILE");
   up.add_flag("--dry-run", p.lab.dry_run, "Print what would be done");
   examples(up, "  isthmus lab up --hosts 3\n  isthmus lab up --loopback --dry-run\n");
 }
@@ -249,7 +248,9 @@ void add_lab_exec(Parser& p, CLI::App& lab) {
                        [&p] { return lab_exec(p.global, p.lab); });
   add_lab_name(exec, p);
   exec.add_flag("--plain", p.lab.plain, "Without `isthmus run`: no RDMA devices");
-  exec.add_option("host", p.lab.host, "One that `isthmus lab status` shows, such as h1")->type_name("HOST")->required();
+  exec.add_option("host", p.lab.host, "One that `isthmus lab status` shows, such as h1")
+      ->type_name("HOST")
+      ->required();
   exec.prefix_command();
   exec.description(
       "Run a program on a host of the lab.\n\n"
@@ -298,7 +299,7 @@ void add_version(Parser& p) {
 void add_generate(Parser& p) {
   CLI::App& command =
       add(p, p.app, "_generate", "Print man pages or completion made from these definitions",
-          [&p] { return generate(describe_command_line(), p.generate); });
+          [&p] { return generate(describe_command_line(), describe_daemon_line(), p.generate); });
   command.group("");  // Hidden: for packaging.
   command.add_option("what", p.generate.what)
       ->check(CLI::IsMember({"man", "bash", "zsh", "markdown"}))
@@ -331,69 +332,6 @@ std::unique_ptr<Parser> make_parser() {
            "  isthmus lab up --hosts 2              two hosts on this machine\n"
            "  isthmus doctor                        what this machine offers\n");
   return parser;
-}
-
-// --- description ---------------------------------------------------------------------------------
-
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  std::istringstream in{text};
-  for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
-  return parts;
-}
-
-ValueKind kind_of(const std::string& value) {
-  if (value == "FILE") return ValueKind::kFile;
-  if (value == "HOST") return ValueKind::kHost;
-  return ValueKind::kText;
-}
-
-OptionDescription describe(const CLI::Option& option) {
-  OptionDescription made;
-  for (const auto& name : option.get_snames()) made.names.push_back("-" + name);
-  for (const auto& name : option.get_lnames()) made.names.push_back("--" + name);
-  made.help = option.get_description();
-  made.required = option.get_required();
-  made.repeatable = option.get_items_expected_max() > 1;
-  if (option.get_items_expected_max() == 0) return made;
-  // CLI11 writes TYPE:{one,two} or TYPE:CHECK.
-  const std::string type = option.get_type_name();
-  const auto brace = type.find('{');
-  if (brace != std::string::npos) {
-    made.choices = split(type.substr(brace + 1, type.rfind('}') - brace - 1), ',');
-    made.kind = ValueKind::kChoice;
-    made.value = option.get_positional() ? option.get_name() : made.names.back().substr(2);
-    std::ranges::transform(made.value, made.value.begin(),
-                           [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-    return made;
-  }
-  made.value = type.substr(0, type.find(':'));
-  made.kind = kind_of(made.value);
-  return made;
-}
-
-CommandDescription describe(const CLI::App& app) {
-  CommandDescription made;
-  made.name = app.get_name();
-  made.description = app.get_description();
-  // "Show this." as the first paragraph, "Show this" in a list.
-  made.summary = made.description.substr(0, made.description.find('\n'));
-  if (made.summary.ends_with('.')) made.summary.pop_back();
-  made.examples = app.get_footer();
-  for (const CLI::Option* option : app.get_options()) {
-    (option->get_positional() ? made.arguments : made.options).push_back(describe(*option));
-  }
-  if (app.get_prefix_command()) {
-    made.arguments.push_back({.value = "COMMAND",
-                              .kind = ValueKind::kProgram,
-                              .help = "The program and its arguments, best after --",
-                              .required = true,
-                              .repeatable = true});
-  }
-  for (const CLI::App* command : app.get_subcommands({})) {
-    if (!command->get_group().empty()) made.commands.push_back(describe(*command));
-  }
-  return made;
 }
 
 // --- likely mistakes -----------------------------------------------------------------------------
@@ -495,8 +433,8 @@ ParsedCommand parse_command_line(std::vector<std::string> words) {
     if (command.empty()) command = chosen.remaining();
     if (command.empty()) return usage_error(chosen, full_name(chosen) + " needs a program to run");
   } else if (!command.empty()) {
-    return usage_error(chosen, full_name(chosen) + " runs no program; what is '" +
-                                   command.front() + "' for?");
+    return usage_error(
+        chosen, full_name(chosen) + " runs no program; what is '" + command.front() + "' for?");
   }
   parser->run.command = command;
   parser->lab.command = command;

@@ -10,6 +10,8 @@
 #include "apps/isthmus_json.h"
 #include "apps/isthmus_status_text.h"
 #include "apps/isthmus_table.h"
+#include "apps/isthmusd_options.h"
+#include "os/text_file.h"
 
 namespace isthmus::apps {
 namespace {
@@ -68,7 +70,7 @@ TEST(CommandLine, BadQueuePairNumbersAreRefusedBeforeAnythingIsDone) {
 
 TEST(Generate, EveryCommandHasAPageAndEveryOptionIsInIt) {
   const CommandDescription root = describe_command_line();
-  const auto pages = man_pages(root);
+  const auto pages = man_pages(root, ManSection::kCommands);
   const auto page = std::ranges::find(pages, "isthmus-lab-up.1", &ManPage::name);
   ASSERT_NE(page, pages.end());
   for (const char* word : {"\\-\\-hosts COUNT", "\\-\\-loopback", ".SH EXAMPLES", "isthmus (1)"}) {
@@ -85,7 +87,14 @@ TEST(Generate, CompletionKnowsCommandsChoicesAndFiles) {
   EXPECT_THAT(bash, HasSubstr("--channel) COMPREPLY=($(compgen -W 'auto roce'"));
   EXPECT_THAT(bash, HasSubstr("-w | --write) compopt -o filenames"));
   EXPECT_THAT(zsh_completion(root), HasSubstr("'1:KIND:(roce memory)'"));
-  EXPECT_THAT(markdown(root), HasSubstr("## isthmus policy check"));
+  EXPECT_THAT(markdown({root}), HasSubstr("## isthmus policy check"));
+}
+
+TEST(Generate, TheCommittedListOfCommandsIsThatOfThisProgram) {
+  const auto committed = os::read_text_file(ISTHMUS_SOURCE_DIR "/docs/commands.md");
+  ASSERT_TRUE(committed) << committed.error().message;
+  EXPECT_EQ(*committed, markdown({describe_command_line(), describe_daemon_line()}))
+      << "run: isthmus _generate markdown >docs/commands.md";
 }
 
 // --- tables --------------------------------------------------------------------------------------
@@ -120,15 +129,27 @@ control::StatusReport report_at(std::uint64_t taken_ns, std::uint64_t bytes) {
           .process_id = 9,
           .taken_ns = taken_ns,
           .addresses = {"10.0.0.1"},
-          .functions = {{.index = 1, .generation = 5, .process_id = 42, .program = "rping",
-                         .label = "client", .queue_pair_count = 2,
+          .functions = {{.index = 1,
+                         .generation = 5,
+                         .process_id = 42,
+                         .program = "rping",
+                         .label = "client",
+                         .queue_pair_count = 2,
                          .traffic = {.bytes_sent = bytes},
-                         .queue_pairs = {{.qpn = 0x4001, .type = "RC", .state = "RTS",
-                                          .remote_gid = "10.0.0.2", .dest_qpn = 0x8001,
-                                          .channel = "roce", .access = 6,
+                         .queue_pairs = {{.qpn = 0x4001,
+                                          .type = "RC",
+                                          .state = "RTS",
+                                          .remote_gid = "10.0.0.2",
+                                          .dest_qpn = 0x8001,
+                                          .channel = "roce",
+                                          .access = 6,
                                           .traffic = {.bytes_sent = bytes}}}},
-                        {.index = 2, .generation = 6, .process_id = 42, .program = "rping",
-                         .label = "client", .queue_pair_count = 1}}};
+                        {.index = 2,
+                         .generation = 6,
+                         .process_id = 42,
+                         .program = "rping",
+                         .label = "client",
+                         .queue_pair_count = 1}}};
 }
 
 TEST(Status, AddsUpTheFunctionsOfAProcessAndGivesRates) {
@@ -168,10 +189,18 @@ TEST(Json, CarriesTheReportAndSurvivesForeignBytes) {
 
 DoctorFacts healthy() {
   DoctorFacts facts;
-  facts.host = {.root = true, .kernel = "6.1", .port_free = true, .process_memory = true,
-                .receive_buffer_max = 4u << 20, .udp_segmentation = true, .udp_coalescing = true,
-                .socket_steering = true, .ipv6 = true, .carryless_multiply = true,
-                .network_namespaces = true, .ip_program = true};
+  facts.host = {.root = true,
+                .kernel = "6.1",
+                .port_free = true,
+                .process_memory = true,
+                .receive_buffer_max = 4u << 20,
+                .udp_segmentation = true,
+                .udp_coalescing = true,
+                .socket_steering = true,
+                .ipv6 = true,
+                .carryless_multiply = true,
+                .network_namespaces = true,
+                .ip_program = true};
   facts.libraries = {"/usr/lib/isthmus/libibverbs.so.1"};
   return facts;
 }

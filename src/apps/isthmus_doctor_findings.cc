@@ -81,24 +81,27 @@ Finding judge_memory_channel(const os::HostFacts& host) {
     return ok(subject, "processes of one user reach each other's memory: fastest on one host");
   }
   if (host.yama_scope && *host.yama_scope == 1) {
-    return ok(subject, "restricted by Yama (ptrace_scope 1); programs under `isthmus run` permit "
-                       "it to each other");
+    return ok(subject,
+              "restricted by Yama (ptrace_scope 1); programs under `isthmus run` permit "
+              "it to each other");
   }
   if (host.yama_scope && *host.yama_scope > 1) {
     return warn(subject,
                 fmt::format("forbidden by Yama (ptrace_scope {}): processes of one host use RoCE "
-                            "packets, several times slower", *host.yama_scope),
+                            "packets, several times slower",
+                            *host.yama_scope),
                 "sysctl kernel.yama.ptrace_scope=1");
   }
-  return warn(subject, "process_vm_readv is refused (seccomp?): processes of one host use RoCE "
-                       "packets, several times slower",
+  return warn(subject,
+              "process_vm_readv is refused (seccomp?): processes of one host use RoCE "
+              "packets, several times slower",
               "in a container, allow it: --cap-add SYS_PTRACE or a seccomp profile with "
               "process_vm_readv and process_vm_writev");
 }
 
 Finding judge_receive_buffer(const os::HostFacts& host) {
-  const std::string state = fmt::format("net.core.rmem_max is {} KiB",
-                                        host.receive_buffer_max / 1024);
+  const std::string state =
+      fmt::format("net.core.rmem_max is {} KiB", host.receive_buffer_max / 1024);
   if (host.receive_buffer_max >= kGoodReceiveBuffer) return ok("receive buffer", state);
   return warn("receive buffer", state + ": bursts are paced down, bandwidth between hosts suffers",
               "sysctl net.core.rmem_max=4194304");
@@ -131,9 +134,8 @@ Finding judge_namespaces(const os::HostFacts& host) {
                 "install iproute2");
   }
   return warn(subject,
-              host.user_namespaces
-                  ? "only inside a user namespace: labs use loopback addresses"
-                  : "may not be made: labs use loopback addresses",
+              host.user_namespaces ? "only inside a user namespace: labs use loopback addresses"
+                                   : "may not be made: labs use loopback addresses",
               "run as root for `isthmus lab up` with network namespaces");
 }
 
@@ -155,9 +157,9 @@ std::vector<Finding> judge(const DoctorFacts& facts) {
   findings.push_back(judge_receive_buffer(host));
   findings.push_back(judge_offload(host));
   findings.push_back(judge_checksum(host));
-  findings.push_back(host.ipv6 ? ok("IPv6", "available")
-                               : warn("IPv6", "none: no IPv6 GIDs",
-                                      "enable it in the kernel or the container"));
+  findings.push_back(
+      host.ipv6 ? ok("IPv6", "available")
+                : warn("IPv6", "none: no IPv6 GIDs", "enable it in the kernel or the container"));
   findings.push_back(judge_namespaces(host));
   findings.push_back(ok("user", host.root ? "root: namespaces and low ports are possible"
                                           : "not root: nothing but labs with namespaces needs it"));
@@ -167,9 +169,12 @@ std::vector<Finding> judge(const DoctorFacts& facts) {
 
 const char* level_name(FindingLevel level) {
   switch (level) {
-    case FindingLevel::kOk: return "ok";
-    case FindingLevel::kWarn: return "warn";
-    case FindingLevel::kMissing: return "missing";
+    case FindingLevel::kOk:
+      return "ok";
+    case FindingLevel::kWarn:
+      return "warn";
+    case FindingLevel::kMissing:
+      return "missing";
   }
   return "";
 }

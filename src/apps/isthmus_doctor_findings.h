@@ -20,12 +20,12 @@ struct Finding {
 
 struct DoctorFacts {
   os::HostFacts host;
-  std::string socket;                     // Where a daemon was looked for.
-  std::optional<std::string> daemon;      // Its version and process id, when one answers.
-  std::string daemon_problem;             // Why none does.
-  bool daemon_denied = false;             // One is there, and not for us.
+  std::string socket;                 // Where a daemon was looked for.
+  std::optional<std::string> daemon;  // Its version and process id, when one answers.
+  std::string daemon_problem;         // Why none does.
+  bool daemon_denied = false;         // One is there, and not for us.
   std::int32_t daemon_process = 0;
-  std::vector<std::string> libraries;     // Drop-in libraries found.
+  std::vector<std::string> libraries;  // Drop-in libraries found.
   std::vector<std::string> libraries_missing;
 };
 

@@ -134,7 +134,8 @@ constexpr const char* kExitStatusSection =
     ".TP\n.B 4\nThe daemon or the kernel does not let this user.\n"
     ".PP\n"
     "\\fBisthmus run\\fR and \\fBisthmus lab exec\\fR end with the status of the program: 126 when "
-    "it\ncannot be run, 127 when there is none of that name, 128 and the number of the signal that\n"
+    "it\ncannot be run, 127 when there is none of that name, 128 and the number of the signal "
+    "that\n"
     "ended it.\n";
 
 constexpr const char* kEnvironmentSection =
@@ -145,13 +146,15 @@ constexpr const char* kEnvironmentSection =
     ".TP\n.B ISTHMUS_CHANNEL\n\\fBroce\\fR: a program uses RoCE packets even to its neighbours.\n"
     ".TP\n.B ISTHMUS_LOG_LEVEL\nerror, warning (default), info or debug.\n";
 
-ManPage man_page(const CommandDescription& command, const Path& path, const Path& pages) {
+ManPage man_page(const CommandDescription& command, const Path& path, const Path& pages,
+                 ManSection section) {
   const std::string name = joined(path, "-");
   std::string title = name;
   std::ranges::transform(title, title.begin(),
                          [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  std::string text = fmt::format(".TH {} 1 \"\" \"Isthmus {}\" \"Isthmus\"\n", troff(title),
-                                 ISTHMUS_VERSION);
+  const int number = static_cast<int>(section);
+  std::string text = fmt::format(".TH {} {} \"\" \"Isthmus {}\" \"Isthmus\"\n", troff(title),
+                                 number, ISTHMUS_VERSION);
   text += ".SH NAME\n" + troff(name) + " \\- " + troff(command.summary) + "\n";
   text += ".SH SYNOPSIS\n.B " + troff(synopsis(command, path)) + "\n";
   text += ".SH DESCRIPTION\n" + troff_paragraphs(command.description);
@@ -163,7 +166,9 @@ ManPage man_page(const CommandDescription& command, const Path& path, const Path
   }
   if (!command.arguments.empty()) text += ".SH ARGUMENTS\n" + troff_options(command.arguments);
   if (!command.options.empty()) text += ".SH OPTIONS\n" + troff_options(command.options);
-  if (path.size() == 1) text += std::string(kExitStatusSection) + kEnvironmentSection;
+  if (path.size() == 1 && section == ManSection::kCommands) {
+    text += std::string(kExitStatusSection) + kEnvironmentSection;
+  }
   if (!command.examples.empty()) {
     text += ".SH EXAMPLES\n.nf\n" + troff(command.examples) + ".fi\n";
   }
@@ -175,8 +180,10 @@ ManPage man_page(const CommandDescription& command, const Path& path, const Path
     }
     others += std::string(others.empty() ? ".BR " : ",\n.BR ") + troff(page) + " (1)";
   }
+  if (section == ManSection::kDaemons) others = ".BR isthmus (1)";
+  if (path.size() == 1 && section == ManSection::kCommands) others += ",\n.BR isthmusd (8)";
   if (!others.empty()) text += ".SH SEE ALSO\n" + others + "\n";
-  return {.name = name + ".1", .text = text};
+  return {.name = fmt::format("{}.{}", name, number), .text = text};
 }
 
 // --- bash ----------------------------------------------------------------------------------------
@@ -188,8 +195,7 @@ std::string quoted(const std::string& text) {
   return out + "'";
 }
 
-constexpr const char* kListHosts =
-    "isthmus lab status 2>/dev/null | awk '/^h[0-9]+ /{ print $1 }'";
+constexpr const char* kListHosts = "isthmus lab status 2>/dev/null | awk '/^h[0-9]+ /{ print $1 }'";
 
 // The bash statement that offers the values of an option or argument.
 std::string bash_values(const OptionDescription& option) {
@@ -205,7 +211,8 @@ std::string bash_values(const OptionDescription& option) {
     case ValueKind::kProgram:
       return "COMPREPLY=($(compgen -c -- \"$cur\"))";
     case ValueKind::kNone:
-    case ValueKind::kText: return "COMPREPLY=()";
+    case ValueKind::kText:
+      return "COMPREPLY=()";
   }
   return "";
 }
@@ -217,8 +224,8 @@ std::string bash_case(const CommandDescription& command, const Path& path) {
   for (const auto& option : command.options) {
     words.insert(words.end(), option.names.begin(), option.names.end());
     if (option.kind == ValueKind::kNone) continue;
-    values += "        " + joined(option.names, " | ") + ") " + bash_values(option) +
-              "; return ;;\n";
+    values +=
+        "        " + joined(option.names, " | ") + ") " + bash_values(option) + "; return ;;\n";
   }
   if (!values.empty()) text += "      case $prev in\n" + values + "      esac\n";
   text += "      if [[ $cur == -* ]]; then\n        COMPREPLY=($(compgen -W " +
@@ -256,13 +263,19 @@ std::string zsh_text(const std::string& text) {
 
 std::string zsh_action(const OptionDescription& option) {
   switch (option.kind) {
-    case ValueKind::kChoice: return "(" + joined(option.choices, " ") + ")";
-    case ValueKind::kFile: return "_files";
-    case ValueKind::kFolder: return "_files -/";
-    case ValueKind::kHost: return "_isthmus_hosts";
-    case ValueKind::kProgram: return "_normal";
+    case ValueKind::kChoice:
+      return "(" + joined(option.choices, " ") + ")";
+    case ValueKind::kFile:
+      return "_files";
+    case ValueKind::kFolder:
+      return "_files -/";
+    case ValueKind::kHost:
+      return "_isthmus_hosts";
+    case ValueKind::kProgram:
+      return "_normal";
     case ValueKind::kNone:
-    case ValueKind::kText: return " ";
+    case ValueKind::kText:
+      return " ";
   }
   return "";
 }
@@ -274,8 +287,8 @@ std::string zsh_command(const CommandDescription& command, const Path& path) {
   text += has_commands ? "  _arguments -C" : "  _arguments";
   for (const auto& option : command.options) {
     for (const auto& name : option.names) {
-      std::string spec = std::string(option.repeatable ? "*" : "") + name + "[" +
-                         zsh_text(option.help) + "]";
+      std::string spec =
+          std::string(option.repeatable ? "*" : "") + name + "[" + zsh_text(option.help) + "]";
       if (option.kind != ValueKind::kNone) spec += ":" + option.value + ":" + zsh_action(option);
       text += " \\\n    " + quoted(spec);
     }
@@ -283,12 +296,13 @@ std::string zsh_command(const CommandDescription& command, const Path& path) {
   for (std::size_t i = 0; i < command.arguments.size(); ++i) {
     const auto& argument = command.arguments[i];
     const bool program = argument.kind == ValueKind::kProgram;
-    text += " \\\n    " + quoted((program ? "*::" : std::to_string(i + 1) + ":") +
-                                 argument.value + ":" + zsh_action(argument));
+    text += " \\\n    " + quoted((program ? "*::" : std::to_string(i + 1) + ":") + argument.value +
+                                 ":" + zsh_action(argument));
   }
   if (!has_commands) return text + "\n}\n\n";
-  text += " \\\n    '1:command:->command' \\\n    '*::argument:->argument'\n  case $state in\n"
-          "    command)\n      local -a commands=(\n";
+  text +=
+      " \\\n    '1:command:->command' \\\n    '*::argument:->argument'\n  case $state in\n"
+      "    command)\n      local -a commands=(\n";
   for (const auto& child : command.commands) {
     text += "        " + quoted(child.name + ":" + child.summary) + "\n";
   }
@@ -303,12 +317,12 @@ std::string zsh_command(const CommandDescription& command, const Path& path) {
 
 }  // namespace
 
-std::vector<ManPage> man_pages(const CommandDescription& root) {
+std::vector<ManPage> man_pages(const CommandDescription& root, ManSection section) {
   Path names;
   for_each(root, {}, [&](const auto&, const Path& path) { names.push_back(joined(path, "-")); });
   std::vector<ManPage> pages;
   for_each(root, {}, [&](const auto& command, const Path& path) {
-    pages.push_back(man_page(command, path, names));
+    pages.push_back(man_page(command, path, names, section));
   });
   return pages;
 }
@@ -316,8 +330,7 @@ std::vector<ManPage> man_pages(const CommandDescription& root) {
 std::string help_text(const CommandDescription& root, const std::vector<std::string>& path) {
   const CommandDescription* command = &root;
   for (std::size_t i = 1; i < path.size(); ++i) {
-    const auto found =
-        std::ranges::find(command->commands, path[i], &CommandDescription::name);
+    const auto found = std::ranges::find(command->commands, path[i], &CommandDescription::name);
     if (found == command->commands.end()) break;  // A hidden one; its parent says most.
     command = &*found;
   }
@@ -394,11 +407,11 @@ std::string zsh_completion(const CommandDescription& root) {
   return text + "_isthmus \"$@\"\n";
 }
 
-std::string markdown(const CommandDescription& root) {
+std::string markdown(const std::vector<CommandDescription>& roots) {
   std::string text =
       "# Commands\n\nMade by `isthmus _generate markdown` from the definitions that also make the "
       "help, the man\npages and the completion.\n";
-  for_each(root, {}, [&](const CommandDescription& command, const Path& path) {
+  const auto add = [&](const CommandDescription& command, const Path& path) {
     text += "\n## " + joined(path, " ") + "\n\n" + command.description + "\n\n```\n" +
             synopsis(command, path) + "\n```\n";
     if (!command.commands.empty()) text += "\n| command | does |\n|---|---|\n";
@@ -417,22 +430,26 @@ std::string markdown(const CommandDescription& root) {
       }
     }
     if (!command.examples.empty()) text += "\nExamples:\n\n```\n" + command.examples + "```\n";
-  });
+  };
+  for (const auto& root : roots) for_each(root, {}, add);
   return text;
 }
 
-CommandResult generate(const CommandDescription& root, const GenerateOptions& options) {
+CommandResult generate(const CommandDescription& root, const CommandDescription& daemon,
+                       const GenerateOptions& options) {
   if (options.what == "bash") {
     fmt::print("{}", bash_completion(root));
   } else if (options.what == "zsh") {
     fmt::print("{}", zsh_completion(root));
   } else if (options.what == "markdown") {
-    fmt::print("{}", markdown(root));
+    fmt::print("{}", markdown({root, daemon}));
   } else {
     if (options.folder.empty()) {
       return fail(ErrorCode::kInvalid, "say where the man pages go: isthmus _generate man FOLDER");
     }
-    for (const auto& page : man_pages(root)) {
+    auto pages = man_pages(root, ManSection::kCommands);
+    for (auto& page : man_pages(daemon, ManSection::kDaemons)) pages.push_back(std::move(page));
+    for (const auto& page : pages) {
       ISTHMUS_TRY_VOID(os::write_text_file(options.folder + "/" + page.name, page.text,
                                            os::TextFileAccess::kEverybody));
     }

@@ -27,19 +27,20 @@ Json json_of(const TrafficReport& traffic) {
 }
 
 Json json_of(const TrafficRate& rate) {
-  return {{"messages_sent", rate.messages_sent},
-          {"messages_received", rate.messages_received},
-          {"bytes_sent", rate.bytes_sent},
-          {"bytes_received", rate.bytes_received},
-          {"packets_sent", rate.packets_sent},
-          {"packets_received", rate.packets_received}};
+  return {{"messages_sent", rate.messages_sent}, {"messages_received", rate.messages_received},
+          {"bytes_sent", rate.bytes_sent},       {"bytes_received", rate.bytes_received},
+          {"packets_sent", rate.packets_sent},   {"packets_received", rate.packets_received}};
 }
 
 Json json_of(const QueuePairReport& qp) {
-  return {{"qpn", qp.qpn},           {"type", qp.type},
-          {"state", qp.state},       {"local_gid", qp.local_gid},
-          {"remote_gid", qp.remote_gid}, {"dest_qpn", qp.dest_qpn},
-          {"channel", qp.channel},   {"access", qp.access},
+  return {{"qpn", qp.qpn},
+          {"type", qp.type},
+          {"state", qp.state},
+          {"local_gid", qp.local_gid},
+          {"remote_gid", qp.remote_gid},
+          {"dest_qpn", qp.dest_qpn},
+          {"channel", qp.channel},
+          {"access", qp.access},
           {"traffic", json_of(qp.traffic)}};
 }
 
@@ -70,14 +71,10 @@ Json json_of(const FunctionReport& function) {
 }  // namespace
 
 std::string status_json(const StatusReport& now, const StatusReport* before) {
-  Json json{{"label", now.label},
-            {"version", now.version},
-            {"process_id", now.process_id},
-            {"private", now.private_daemon},
-            {"taken_ns", now.taken_ns},
-            {"started_ns", now.started_ns},
-            {"addresses", now.addresses},
-            {"socket", now.socket}};
+  Json json{{"label", now.label},           {"version", now.version},
+            {"process_id", now.process_id}, {"private", now.private_daemon},
+            {"taken_ns", now.taken_ns},     {"started_ns", now.started_ns},
+            {"addresses", now.addresses},   {"socket", now.socket}};
   Json& functions = json["functions"] = Json::array();
   for (const auto& function : now.functions) {
     Json added = json_of(function);

@@ -71,11 +71,10 @@ std::string random_key() {
 
 Result<void> build(const LabPlan& plan) {
   ISTHMUS_TRY_VOID(os::make_private_folder(plan.folder));
-  ISTHMUS_TRY_VOID(
-      os::write_text_file(plan.cluster_key, random_key(), os::TextFileAccess::kOwner));
+  ISTHMUS_TRY_VOID(os::write_text_file(plan.cluster_key, random_key(), os::TextFileAccess::kOwner));
   // First, so that `down` knows what to end even if we are killed from here on.
-  ISTHMUS_TRY_VOID(os::write_text_file(state_file(plan.folder), state_text(plan),
-                                       os::TextFileAccess::kOwner));
+  ISTHMUS_TRY_VOID(
+      os::write_text_file(state_file(plan.folder), state_text(plan), os::TextFileAccess::kOwner));
   for (const auto& command : plan.network) ISTHMUS_TRY_VOID(carry_out(command));
   for (const auto& host : plan.hosts) ISTHMUS_TRY_VOID(start_daemon(plan, host));
   return {};
@@ -132,8 +131,14 @@ LabHostStatus status_of(const LabHost& host) {
 
 void print_hosts(const std::vector<LabHostStatus>& hosts) {
   using Align = Table::Align;
-  Table table{{{"HOST"}, {"ADDRESS"}, {"IPV6"}, {"NAMESPACE"}, {"DAEMON", Align::kRight},
-               {"PROGRAMS", Align::kRight}, {"QPS", Align::kRight}, {"SOCKET"}}};
+  Table table{{{"HOST"},
+               {"ADDRESS"},
+               {"IPV6"},
+               {"NAMESPACE"},
+               {"DAEMON", Align::kRight},
+               {"PROGRAMS", Align::kRight},
+               {"QPS", Align::kRight},
+               {"SOCKET"}}};
   const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text; };
   for (const auto& status : hosts) {
     const bool answers = status.daemon_process != 0;
@@ -149,8 +154,9 @@ void print_hosts(const std::vector<LabHostStatus>& hosts) {
 LabKind kind_for(const LabOptions& options) {
   if (options.loopback) return LabKind::kLoopback;
   if (os::can_make_network_namespaces()) return LabKind::kNamespaces;
-  fmt::print(stderr, "isthmus: network namespaces need root and the program `ip`; "
-                     "the hosts are loopback addresses\n");
+  fmt::print(stderr,
+             "isthmus: network namespaces need root and the program `ip`; "
+             "the hosts are loopback addresses\n");
   return LabKind::kLoopback;
 }
 
@@ -161,15 +167,13 @@ CommandResult lab_up(const GlobalOptions&, const LabOptions& asked) {
   if (!options.policy_file.empty()) {
     options.policy_file = ISTHMUS_TRY(os::absolute_path(options.policy_file));
   }
-  const LabPlan plan =
-      ISTHMUS_TRY(plan_lab(options, kind_for(options), lab_folder(options.name)));
+  const LabPlan plan = ISTHMUS_TRY(plan_lab(options, kind_for(options), lab_folder(options.name)));
   if (options.dry_run) {
     fmt::print("mkdir -p -m 700 {}\n# {}: 32 random bytes; {}: this lab's hosts\n", plan.folder,
                plan.cluster_key, state_file(plan.folder));
     for (const auto& command : plan.network) fmt::print("{}\n", command_text(command));
     for (const auto& host : plan.hosts) {
-      fmt::print("{}\n",
-                 command_text(daemon_command(plan, host, os::own_program_path() + "d")));
+      fmt::print("{}\n", command_text(daemon_command(plan, host, os::own_program_path() + "d")));
     }
     return kExitDone;
   }

@@ -23,20 +23,21 @@ void add_switch(std::vector<Command>& commands, const std::string& space) {
   commands.push_back({"ip", "-n", space, "link", "set", "switch", "up"});
 }
 
-void add_host(std::vector<Command>& commands, const LabHost& host, const std::string& switch_space) {
+void add_host(std::vector<Command>& commands, const LabHost& host,
+              const std::string& switch_space) {
   const std::string& space = host.network_namespace;
   commands.push_back({"ip", "netns", "add", space});
   commands.push_back({"ip", "-n", space, "link", "set", "lo", "up"});
-  commands.push_back({"ip", "-n", space, "link", "add", "eth0", "mtu", kMtu, "type", "veth",
-                      "peer", "name", host.name, "mtu", kMtu, "netns", switch_space});
+  commands.push_back({"ip", "-n", space, "link", "add", "eth0", "mtu", kMtu, "type", "veth", "peer",
+                      "name", host.name, "mtu", kMtu, "netns", switch_space});
   // Without the second that the kernel takes to look for another owner of the address.
   commands.push_back({"ip", "netns", "exec", space, "sh", "-c",
                       "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad 2>/dev/null || true"});
   commands.push_back({"ip", "-n", space, "address", "add", host.address + "/24", "dev", "eth0"});
   commands.push_back(
       {"ip", "-n", space, "address", "add", host.address6 + "/64", "dev", "eth0", "nodad"});
-  commands.push_back({"ip", "-n", switch_space, "link", "set", host.name, "master", "switch",
-                      "up"});
+  commands.push_back(
+      {"ip", "-n", switch_space, "link", "set", host.name, "master", "switch", "up"});
   commands.push_back({"ip", "-n", space, "link", "set", "eth0", "up"});
 }
 
@@ -51,7 +52,9 @@ Result<LabPlan> plan_lab(const LabOptions& options, LabKind kind, const std::str
                 "'%s' cannot name a lab: use up to %zu lower-case letters and digits",
                 options.name.c_str(), kMaxNameBytes);
   }
-  LabPlan plan{.kind = kind, .folder = folder, .cluster_key = folder + "/cluster.key",
+  LabPlan plan{.kind = kind,
+               .folder = folder,
+               .cluster_key = folder + "/cluster.key",
                .policy_file = options.policy_file};
   const bool spaces = kind == LabKind::kNamespaces;
   const std::string switch_space = prefix_of(options.name) + "switch";
@@ -74,8 +77,8 @@ Result<LabPlan> plan_lab(const LabOptions& options, LabKind kind, const std::str
 Command daemon_command(const LabPlan& plan, const LabHost& host, const std::string& program) {
   Command command;
   if (!host.network_namespace.empty()) command = {"ip", "netns", "exec", host.network_namespace};
-  const Command rest{program,       "--socket", host.socket, "--label", host.name,
-                     "--cluster-key", plan.cluster_key, "--detach"};
+  const Command rest{program,   "--socket",      host.socket,      "--label",
+                     host.name, "--cluster-key", plan.cluster_key, "--detach"};
   command.insert(command.end(), rest.begin(), rest.end());
   if (host.network_namespace.empty()) {
     command.insert(command.end(), {"--address", host.address});

@@ -23,7 +23,7 @@ enum class LabKind { kNamespaces, kLoopback };
 using Command = std::vector<std::string>;
 
 struct LabHost {
-  std::string name;               // h1, h2, ...
+  std::string name;  // h1, h2, ...
   std::string address;
   std::string address6;           // Empty on the loopback.
   std::string network_namespace;  // Empty on the loopback.

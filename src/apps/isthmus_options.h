@@ -14,10 +14,10 @@ namespace isthmus::apps {
 
 // Exit statuses, documented in the man page of isthmus.
 constexpr int kExitDone = 0;
-constexpr int kExitFailed = 1;      // Tried and failed, or a check said no.
-constexpr int kExitUsage = 2;       // The command line makes no sense.
-constexpr int kExitNoDaemon = 3;    // No isthmusd answers at the socket.
-constexpr int kExitDenied = 4;      // The daemon or the kernel does not let this user.
+constexpr int kExitFailed = 1;         // Tried and failed, or a check said no.
+constexpr int kExitUsage = 2;          // The command line makes no sense.
+constexpr int kExitNoDaemon = 3;       // No isthmusd answers at the socket.
+constexpr int kExitDenied = 4;         // The daemon or the kernel does not let this user.
 constexpr int kExitNotRunnable = 126;  // As in a shell: found, cannot be run.
 constexpr int kExitNotFound = 127;     // As in a shell: no such program.
 
@@ -28,9 +28,9 @@ struct GlobalOptions {
 };
 
 struct RunOptions {
-  std::vector<std::string> command;    // Program and its arguments.
-  std::string label;                   // Name of the instance; empty: the daemon's choice.
-  std::string channel;                 // "auto" or "roce"; empty: the environment decides.
+  std::vector<std::string> command;  // Program and its arguments.
+  std::string label;                 // Name of the instance; empty: the daemon's choice.
+  std::string channel;               // "auto" or "roce"; empty: the environment decides.
   // For the private daemon, when one has to be started.
   std::vector<std::string> addresses;
   std::string policy_file;
@@ -58,14 +58,14 @@ struct PolicyOptions {
 };
 
 struct CaptureOptions {
-  std::string file;        // pcapng; "-": standard output; empty: lines of text instead.
-  std::uint32_t qpn = 0;   // 0: all.
+  std::string file;         // pcapng; "-": standard output; empty: lines of text instead.
+  std::uint32_t qpn = 0;    // 0: all.
   std::uint64_t count = 0;  // 0: no limit.
   double seconds = 0;       // 0: no limit.
 };
 
 struct ChannelOptions {
-  std::string kind;   // "roce" or "memory".
+  std::string kind;  // "roce" or "memory".
   std::uint32_t qpn = 0;
   bool all = false;
 };
@@ -73,11 +73,11 @@ struct ChannelOptions {
 struct LabOptions {
   std::string name = "lab";
   std::uint32_t hosts = 2;
-  std::uint32_t network = 77;      // 10.N.0.0/24 and fdNN::/64, or 127.N.0.0/24.
-  bool loopback = false;           // Loopback addresses even as root.
+  std::uint32_t network = 77;  // 10.N.0.0/24 and fdNN::/64, or 127.N.0.0/24.
+  bool loopback = false;       // Loopback addresses even as root.
   bool dry_run = false;
   bool json = false;
-  bool plain = false;              // exec without `isthmus run`.
+  bool plain = false;  // exec without `isthmus run`.
   std::string policy_file;
   std::string host;
   std::vector<std::string> command;

@@ -30,13 +30,21 @@ Result<Source> read_source(const std::string& file) {
 
 std::string connections_text(const std::vector<control::ConnectionReport>& connections) {
   using Align = Table::Align;
-  Table table{{{"QPN", Align::kRight}, {"PID", Align::kRight}, {"PROGRAM"}, {"FROM"}, {"TO"},
-               {"PORT", Align::kRight}, {"TRANSPORT"}, {"DECISION"}, {"RIGHTS"}, {"RULE"}}};
+  Table table{{{"QPN", Align::kRight},
+               {"PID", Align::kRight},
+               {"PROGRAM"},
+               {"FROM"},
+               {"TO"},
+               {"PORT", Align::kRight},
+               {"TRANSPORT"},
+               {"DECISION"},
+               {"RIGHTS"},
+               {"RULE"}}};
   for (const auto& connection : connections) {
     table.add({fmt::format("{:#08x}", connection.qpn), std::to_string(connection.process_id),
                connection.program, connection.from, connection.to,
-               connection.port == 0 ? "-" : std::to_string(connection.port),
-               connection.transport, connection.decision, connection.rights, connection.rule});
+               connection.port == 0 ? "-" : std::to_string(connection.port), connection.transport,
+               connection.decision, connection.rights, connection.rule});
   }
   return table.text();
 }

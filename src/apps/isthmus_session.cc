@@ -24,17 +24,22 @@ Result<std::unique_ptr<control::ControlClient>> connect_to_daemon(const GlobalOp
       return fail(ErrorCode::kDenied,
                   "the isthmusd at %s belongs to another user; become that user, or root",
                   path.c_str());
-    default: return client;
+    default:
+      return client;
   }
 }
 
 int exit_status_of(const Error& error) {
   switch (error.code) {
-    case ErrorCode::kInvalid: return kExitUsage;
+    case ErrorCode::kInvalid:
+      return kExitUsage;
     case ErrorCode::kRefused:
-    case ErrorCode::kClosed: return kExitNoDaemon;
-    case ErrorCode::kDenied: return kExitDenied;
-    default: return kExitFailed;
+    case ErrorCode::kClosed:
+      return kExitNoDaemon;
+    case ErrorCode::kDenied:
+      return kExitDenied;
+    default:
+      return kExitFailed;
   }
 }
 

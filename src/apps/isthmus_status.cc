@@ -18,8 +18,7 @@ CommandResult show_status(const GlobalOptions& global, const StatusOptions& opti
   ISTHMUS_TRY_VOID(client->watch_status(detail, kSampleMs, [&](control::StatusReport report) {
     before = std::exchange(now, std::move(report));
     // Nobody attached: nothing has a rate.
-    return ++seen == 2 || now.functions.empty() ? control::Continue::kNo
-                                                : control::Continue::kYes;
+    return ++seen == 2 || now.functions.empty() ? control::Continue::kNo : control::Continue::kYes;
   }));
   if (seen == 0) return fail(ErrorCode::kClosed, "isthmusd ended before it answered");
 

@@ -31,8 +31,7 @@ const FunctionReport* find(const StatusReport* report, const FunctionReport& wan
 }
 
 std::uint64_t elapsed(const StatusReport* before, const StatusReport& now) {
-  return before != nullptr && now.taken_ns > before->taken_ns ? now.taken_ns - before->taken_ns
-                                                              : 0;
+  return before != nullptr && now.taken_ns > before->taken_ns ? now.taken_ns - before->taken_ns : 0;
 }
 
 void add_to(TrafficReport& sum, const TrafficReport& more) {
@@ -126,30 +125,45 @@ std::string host_text(const StatusReport& status) {
 
 std::string instances_text(const std::vector<InstanceSummary>& instances) {
   if (instances.empty()) return "no program is attached\n";
-  Table table{{{"INSTANCE"}, {"PROGRAM"}, {"PID", Align::kRight}, {"QPS", Align::kRight},
-               {"CQS", Align::kRight}, {"MRS", Align::kRight}, {"MEMORY", Align::kRight},
-               {"TX", Align::kRight}, {"RX", Align::kRight}, {"TX MSG/S", Align::kRight},
-               {"RX MSG/S", Align::kRight}, {"RETRIES", Align::kRight},
+  Table table{{{"INSTANCE"},
+               {"PROGRAM"},
+               {"PID", Align::kRight},
+               {"QPS", Align::kRight},
+               {"CQS", Align::kRight},
+               {"MRS", Align::kRight},
+               {"MEMORY", Align::kRight},
+               {"TX", Align::kRight},
+               {"RX", Align::kRight},
+               {"TX MSG/S", Align::kRight},
+               {"RX MSG/S", Align::kRight},
+               {"RETRIES", Align::kRight},
                {"DROPS", Align::kRight}}};
   for (const auto& instance : instances) {
     table.add({instance.label.empty() ? "-" : instance.label, instance.program,
                std::to_string(instance.process_id), std::to_string(instance.queue_pairs),
-               std::to_string(instance.completion_queues),
-               std::to_string(instance.memory_regions), bytes_text(instance.registered_bytes),
-               rate_text(instance.rate.bytes_sent), rate_text(instance.rate.bytes_received),
-               count_text(instance.rate.messages_sent),
+               std::to_string(instance.completion_queues), std::to_string(instance.memory_regions),
+               bytes_text(instance.registered_bytes), rate_text(instance.rate.bytes_sent),
+               rate_text(instance.rate.bytes_received), count_text(instance.rate.messages_sent),
                count_text(instance.rate.messages_received),
-               std::to_string(instance.traffic.retries),
-               std::to_string(instance.traffic.drops)});
+               std::to_string(instance.traffic.retries), std::to_string(instance.traffic.drops)});
   }
   return table.text();
 }
 
 std::string queue_pairs_text(const StatusReport& now, const StatusReport* before) {
-  Table table{{{"QPN", Align::kRight}, {"PID", Align::kRight}, {"TYPE"}, {"STATE"}, {"CHANNEL"},
-               {"PEER"}, {"PEER QPN", Align::kRight},
-               {"PEER MAY"}, {"TX MSGS", Align::kRight}, {"RX MSGS", Align::kRight},
-               {"TX", Align::kRight}, {"RX", Align::kRight}, {"RETRIES", Align::kRight}}};
+  Table table{{{"QPN", Align::kRight},
+               {"PID", Align::kRight},
+               {"TYPE"},
+               {"STATE"},
+               {"CHANNEL"},
+               {"PEER"},
+               {"PEER QPN", Align::kRight},
+               {"PEER MAY"},
+               {"TX MSGS", Align::kRight},
+               {"RX MSGS", Align::kRight},
+               {"TX", Align::kRight},
+               {"RX", Align::kRight},
+               {"RETRIES", Align::kRight}}};
   const std::uint64_t elapsed_ns = elapsed(before, now);
   for (const auto& function : now.functions) {
     const auto* earlier = find(before, function);
@@ -163,8 +177,7 @@ std::string queue_pairs_text(const StatusReport& now, const StatusReport* before
       }
       const bool connected = qp.dest_qpn != 0;
       table.add({fmt::format("{:#08x}", qp.qpn), std::to_string(function.process_id), qp.type,
-                 qp.state, connected ? qp.channel : "-",
-                 connected ? qp.remote_gid : "-",
+                 qp.state, connected ? qp.channel : "-", connected ? qp.remote_gid : "-",
                  connected ? fmt::format("{:#08x}", qp.dest_qpn) : "-", access_text(qp.access),
                  count_text(static_cast<double>(qp.traffic.messages_sent)),
                  count_text(static_cast<double>(qp.traffic.messages_received)),
@@ -176,8 +189,12 @@ std::string queue_pairs_text(const StatusReport& now, const StatusReport* before
 }
 
 std::string memory_regions_text(const StatusReport& status) {
-  Table table{{{"KEY", Align::kRight}, {"PID", Align::kRight}, {"KIND"}, {"ADDRESS"},
-               {"LENGTH", Align::kRight}, {"ACCESS"}}};
+  Table table{{{"KEY", Align::kRight},
+               {"PID", Align::kRight},
+               {"KIND"},
+               {"ADDRESS"},
+               {"LENGTH", Align::kRight},
+               {"ACCESS"}}};
   for (const auto& function : status.functions) {
     for (const auto& region : function.memory_regions) {
       table.add({fmt::format("{:#010x}", region.key), std::to_string(function.process_id),

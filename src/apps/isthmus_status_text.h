@@ -42,8 +42,7 @@ std::vector<InstanceSummary> summarize(const control::StatusReport& now,
 
 std::string host_text(const control::StatusReport& status);
 std::string instances_text(const std::vector<InstanceSummary>& instances);
-std::string queue_pairs_text(const control::StatusReport& now,
-                             const control::StatusReport* before);
+std::string queue_pairs_text(const control::StatusReport& now, const control::StatusReport* before);
 std::string memory_regions_text(const control::StatusReport& status);
 std::string counters_text(const control::StatusReport& status);
 

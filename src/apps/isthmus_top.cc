@@ -31,8 +31,8 @@ std::string picture(control::StatusReport now, const control::StatusReport* befo
       return qp.traffic.bytes_sent + qp.traffic.bytes_received;
     });
   }
-  return host_text(now) + "\n" + instances_text(instances) + "\n" +
-         queue_pairs_text(now, before) + "\n" + counters_text(now);
+  return host_text(now) + "\n" + instances_text(instances) + "\n" + queue_pairs_text(now, before) +
+         "\n" + counters_text(now);
 }
 
 // Cut to the terminal, each line cleared to its end, so that nothing flickers.
@@ -52,8 +52,8 @@ std::string drawn(const std::string& text) {
 CommandResult show_top(const GlobalOptions& global, const TopOptions& options) {
   const auto client = ISTHMUS_TRY(connect_to_daemon(global));
   const bool live = !options.once && os::output_is_terminal();
-  const auto watch = ISTHMUS_TRY(os::QuitWatch::create(live ? os::QuitWatch::Keys::kWatch
-                                                            : os::QuitWatch::Keys::kIgnore));
+  const auto watch = ISTHMUS_TRY(
+      os::QuitWatch::create(live ? os::QuitWatch::Keys::kWatch : os::QuitWatch::Keys::kIgnore));
   // The stream blocks in gRPC; keys and signals are waited for here beside it.
   std::thread quitter{[&] {
     while (watch->wait(UINT64_MAX) != os::QuitVerdict::kQuit) {

@@ -12,11 +12,15 @@ using cluster::Endpoint;
 
 cluster::Transport transport_of(std::uint32_t qp_type) {
   switch (qp_type) {
-    case IBV_QPT_UC: return cluster::Transport::kUc;
-    case IBV_QPT_UD: return cluster::Transport::kUd;
+    case IBV_QPT_UC:
+      return cluster::Transport::kUc;
+    case IBV_QPT_UD:
+      return cluster::Transport::kUd;
     case IBV_QPT_XRC_SEND:
-    case IBV_QPT_XRC_RECV: return cluster::Transport::kXrc;
-    default: return cluster::Transport::kRc;
+    case IBV_QPT_XRC_RECV:
+      return cluster::Transport::kXrc;
+    default:
+      return cluster::Transport::kRc;
   }
 }
 
@@ -36,12 +40,11 @@ ManagedConnections managed_connections(std::span<control::CmService* const> mana
     service->manager().for_each([&](const cm::Id& id, const cm::Exchange* exchange) {
       if (exchange == nullptr || exchange->values.local_qpn == 0) return;
       const bool active = id.role == cm::Role::kActive;
-      found[exchange->values.local_qpn] = {
-          .role = id.role,
-          .port = active ? id.destination.port : id.source.port,
-          .foreign = exchange->origin == cm::Origin::kForeign,
-          .remote = exchange->remote,
-          .remote_qpn = exchange->values.remote_qpn};
+      found[exchange->values.local_qpn] = {.role = id.role,
+                                           .port = active ? id.destination.port : id.source.port,
+                                           .foreign = exchange->origin == cm::Origin::kForeign,
+                                           .remote = exchange->remote,
+                                           .remote_qpn = exchange->values.remote_qpn};
     });
   }
   return found;
@@ -92,8 +95,7 @@ StandingConnections standing_connections(const control::FunctionService& functio
         const bool active = known->second.role == cm::Role::kActive;
         made->query.port = known->second.port;
         made->query.direction = active ? Direction::kRequestOut : Direction::kRequestIn;
-        made->query.mark =
-            known->second.foreign ? cluster::Mark::kAbsent : cluster::Mark::kPresent;
+        made->query.mark = known->second.foreign ? cluster::Mark::kAbsent : cluster::Mark::kPresent;
         if (!active) std::swap(made->query.from, made->query.to);
       }
       connections.push_back(std::move(made));
@@ -102,9 +104,9 @@ StandingConnections standing_connections(const control::FunctionService& functio
   return connections;
 }
 
-std::vector<control::ConnectionReport> report_connections(
-    const StandingConnections& connections, const cluster::PolicyDocument& before,
-    const cluster::PolicyDocument& document) {
+std::vector<control::ConnectionReport> report_connections(const StandingConnections& connections,
+                                                          const cluster::PolicyDocument& before,
+                                                          const cluster::PolicyDocument& document) {
   std::vector<control::ConnectionReport> reports;
   std::vector<cluster::LiveConnection> queries;
   for (const auto& connection : connections) {

@@ -35,8 +35,8 @@ StandingConnections standing_connections(const control::FunctionService& functio
                                          std::span<control::CmService* const> managers);
 
 // What `document` decides for each. `changed`: it loses something that `before` gives it.
-std::vector<control::ConnectionReport> report_connections(
-    const StandingConnections& connections, const cluster::PolicyDocument& before,
-    const cluster::PolicyDocument& document);
+std::vector<control::ConnectionReport> report_connections(const StandingConnections& connections,
+                                                          const cluster::PolicyDocument& before,
+                                                          const cluster::PolicyDocument& document);
 
 }  // namespace isthmus::apps

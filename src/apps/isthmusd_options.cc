@@ -2,21 +2,25 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <sstream>
 
+#include "apps/isthmus_generate.h"
 #include "attach/socket_path.h"
 
 namespace isthmus::apps {
 namespace {
 
+constexpr const char* kDescription =
+    "The daemon of Isthmus: hands out virtual RDMA devices and guards them.\n\n"
+    "Programs under `isthmus run` attach to it; where none runs, `isthmus run` starts a private "
+    "one. Its operator talks to it with isthmus status, top, policy, capture and channel.\n\n"
+    "SIGTERM and SIGINT end it; SIGHUP reads the policy file again. Programs go on while it is "
+    "away and come back to the next one at the same socket.";
+
 constexpr const char* kExamples =
-    "Examples:\n"
     "  isthmusd --detach                          serve the programs of this user\n"
     "  isthmusd --address 127.0.0.2 --socket /tmp/b/isthmusd.sock\n"
     "                                             a second host on this machine\n"
-    "  isthmusd --policy policy.toml              say who may connect to whom\n"
-    "\n"
-    "Signals: SIGTERM and SIGINT end it, SIGHUP reads the policy file again.";
+    "  isthmusd --policy policy.toml              say who may connect to whom\n";
 
 std::string is_address(const std::string& text) {
   return wire::IpAddress::parse(text) ? "" : text + " is not an IP address";
@@ -24,7 +28,8 @@ std::string is_address(const std::string& text) {
 
 void declare_options(CLI::App& app, DaemonOptions& options, std::vector<std::string>& addresses) {
   app.footer(kExamples);
-  app.set_version_flag("--version", "isthmusd " ISTHMUS_VERSION);
+  app.set_help_flag("-h,--help", "Print this help");
+  app.set_version_flag("--version", "isthmusd " ISTHMUS_VERSION)->description("Print the version");
   app.add_option("--socket", options.socket,
                  "Attach socket (default: $ISTHMUS_SOCKET or the usual place)")
       ->type_name("FILE");
@@ -52,18 +57,30 @@ void declare_options(CLI::App& app, DaemonOptions& options, std::vector<std::str
 
 }  // namespace
 
+CommandDescription describe_daemon_line() {
+  DaemonOptions options;
+  std::vector<std::string> addresses;
+  CLI::App app{kDescription, "isthmusd"};
+  declare_options(app, options, addresses);
+  return describe(app);
+}
+
 ParsedDaemonLine parse_daemon_line(int argc, const char* const* argv) {
   ParsedDaemonLine parsed;
   std::vector<std::string> addresses;
-  CLI::App app{"The daemon of Isthmus: hands out virtual RDMA devices and guards them.",
-               "isthmusd"};
+  CLI::App app{kDescription, "isthmusd"};
   declare_options(app, parsed.options, addresses);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    parsed.output = help_text(describe(app), {"isthmusd"});
+    return parsed;
+  } catch (const CLI::CallForVersion& version) {
+    parsed.output = std::string(version.what()) + "\n";
+    return parsed;
   } catch (const CLI::ParseError& error) {
-    std::ostringstream out;
-    parsed.exit_status = app.exit(error, out, out) == 0 ? 0 : 2;
-    parsed.output = out.str();
+    parsed.exit_status = kExitUsage;
+    parsed.output = "isthmusd: " + std::string(error.what()) + "\nSee isthmusd --help\n";
     return parsed;
   }
   for (const std::string& text : addresses) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/isthmus_description.h"
 #include "wire/ip.h"
 
 namespace isthmus::apps {
@@ -26,6 +27,8 @@ struct ParsedDaemonLine {
   int exit_status = 0;
   std::string output;
 };
+
+CommandDescription describe_daemon_line();
 
 ParsedDaemonLine parse_daemon_line(int argc, const char* const* argv);
 

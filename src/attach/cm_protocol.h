@@ -63,7 +63,7 @@ enum class CmCommand : std::uint16_t {
   kAccept,             // CmAccept          -> CmPlainReply, then ESTABLISHED
   kReject,             // CmReject                             -> CmPlainReply
   kDisconnect,         // CmPlainRequest    -> CmPlainReply, then DISCONNECTED
-  kEstablish,          // CmPlainRequest: send RTU for a REP that the client answers itself
+  kEstablish,          // CmPlainRequest, after CONNECT_RESPONSE and RTS -> CmPlainReply; no event
   kNotify,             // CmNotify: an asynchronous event of the QP (IBV_EVENT_COMM_EST)
   kInitQpAttributes,   // CmInitQpAttributes                   -> CmQpAttributesReply
   kSetOption,          // CmSetOption                          -> CmPlainReply
@@ -231,7 +231,9 @@ struct CmListen {
 struct CmConnect {
   CmRequestHeader header;
   CmConnectionParameters parameters;
-  CmPrivateData private_data;  // At most 56 bytes for kTcp, 180 for kUdp, behind the IP header.
+  // At most 56 bytes, or 180 of a datagram service; with AF_IB addresses 36 more, as no IP header
+  // goes before them.
+  CmPrivateData private_data;
   std::uint16_t reserved[3] = {};
 };
 

@@ -30,8 +30,14 @@ CmService::CmService(EventLoop& loop, const HostPolicy& policy, CmNetwork& netwo
       manager_(options.settings, os::random_u64, options.node_guid, addresses_, gate_),
       psn_(static_cast<std::uint32_t>(os::random_u64())) {}
 
+// Peers are told nothing: the connections do not need us, and their programs bring them to the next
+// daemon.
 CmService::~CmService() {
-  while (!clients_.empty()) drop_client(clients_.begin()->first);
+  for (const auto& [id, client] : clients_) {
+    loop_.unwatch(client->connection.get());
+    loop_.cancel(client->paused);
+  }
+  for (const auto& [handle, channel] : channels_) loop_.cancel(channel.retry);
   loop_.cancel(timer_);
 }
 

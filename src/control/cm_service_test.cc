@@ -25,6 +25,7 @@ using namespace attach;
 constexpr std::uint16_t kPort = 7471;
 constexpr std::uint32_t kQpnOfA = 0x004001;
 constexpr std::uint32_t kQpnOfB = 0x008002;
+constexpr std::uint32_t kMadeUpQpn = 1000;
 constexpr std::size_t kModifierOffset = wire::kBthBytes + wire::kDethBytes + 20;
 
 CmAddress address(const char* text, std::uint16_t port = 0) {
@@ -203,25 +204,30 @@ class CmServiceTest : public testing::Test {
   }
 
   void start() {
+    a_ = make_service(policy_a_, options_a_);
+    b_ = make_service(policy_b_, options_b_);
+    a_->set_gids({{.address = *wire::IpAddress::parse("10.0.0.1"), .mtu = 1500}});
+    b_->set_gids({{.address = *wire::IpAddress::parse("10.0.0.2"), .mtu = 9000}});
+    network_.attach("10.0.0.1", *a_);
+    network_.attach("10.0.0.2", *b_);
+    thread_ = std::thread([this] { loop_->run(); });
+  }
+  std::unique_ptr<CmService> make_service(const HostPolicy& policy,
+                                          const CmServiceOptions& options) {
     const auto route = [](const wire::IpAddress&) -> Result<wire::IpAddress> {
       return wire::IpAddress{};  // None of ours: the first address that fits is taken.
     };
     const CmHooks hooks{
         .owner_of_qp = [](std::uint32_t qpn) -> std::optional<CmHooks::QpOwner> {
           if (qpn == 0xbad) return CmHooks::QpOwner{.label = "somebody else"};
+          if (qpn == kMadeUpQpn) return std::nullopt;
           return CmHooks::QpOwner{.label = "web"};
         },
         .revoke = [this](std::uint32_t qpn) { revoked_.push_back(qpn); },
         .restrict_access = [this](std::uint32_t qpn, std::uint32_t access) {
           restricted_.emplace_back(qpn, access);
         }};
-    a_ = std::make_unique<CmService>(*loop_, policy_a_, network_, route, hooks, options_a_);
-    b_ = std::make_unique<CmService>(*loop_, policy_b_, network_, route, hooks, options_b_);
-    a_->set_gids({{.address = *wire::IpAddress::parse("10.0.0.1"), .mtu = 1500}});
-    b_->set_gids({{.address = *wire::IpAddress::parse("10.0.0.2"), .mtu = 9000}});
-    network_.attach("10.0.0.1", *a_);
-    network_.attach("10.0.0.2", *b_);
-    thread_ = std::thread([this] { loop_->run(); });
+    return std::make_unique<CmService>(*loop_, policy, network_, route, hooks, options);
   }
   template <class Function>
   void on_loop(Function function) {
@@ -418,6 +424,50 @@ TEST_F(CmServiceTest, AHostWithoutTheKeyIsForeign) {
   });
 }
 
+TEST_F(CmServiceTest, TheEndOfTheServiceEndsNoConnection) {
+  start();
+  Program active = program(*a_);
+  Program passive = program(*b_);
+  const auto [id, other] = establish(active, passive);
+  const auto known = active.call<CmQpAttributesReply>(CmInitQpAttributes{.qp_state = IBV_QPS_RTS},
+                                                      CmCommand::kInitQpAttributes, id);
+  const CmRoute route = active.call<CmRouteReply>(CmPlainRequest{}, CmCommand::kQuery, id).route;
+  on_loop([&] {
+    network_.detach_all();
+    a_.reset();
+  });
+  EXPECT_FALSE(passive.has_event());
+
+  // The next daemon's service: the program tells it, and can then end the connection properly.
+  on_loop([&] {
+    a_ = make_service(policy_a_, options_a_);
+    a_->set_gids({{.address = *wire::IpAddress::parse("10.0.0.1"), .mtu = 1500}});
+    network_.attach("10.0.0.1", *a_);
+    network_.attach("10.0.0.2", *b_);
+  });
+  Program again = program(*a_);
+  const auto restored =
+      again.call<CmHandleReply>(CmRestoreId{.cookie = 11,
+                                            .channel = again.channel(),
+                                            .port_space = CmPortSpace::kTcp,
+                                            .active = 1,
+                                            .route = route,
+                                            .local_qpn = kQpnOfA,
+                                            .remote_qpn = kQpnOfB,
+                                            .local_communication_id = known.local_communication_id,
+                                            .remote_communication_id =
+                                                known.remote_communication_id},
+                                CmCommand::kRestoreId);
+  ASSERT_EQ(restored.header.error, 0);
+  ASSERT_EQ(again.run(CmCommand::kDisconnect, restored.handle), 0);
+  const CmEvent end = passive.next_event();
+  EXPECT_EQ(end.type, CmEventType::kDisconnected);
+  EXPECT_EQ(end.id, other);
+  const CmEvent own = again.next_event();
+  EXPECT_EQ(own.type, CmEventType::kDisconnected);
+  EXPECT_EQ(own.cookie, 11u);
+}
+
 TEST_F(CmServiceTest, AProgramReachesOnlyWhatIsItsOwn) {
   start();
   Program honest = program(*a_);
@@ -431,6 +481,7 @@ TEST_F(CmServiceTest, AProgramReachesOnlyWhatIsItsOwn) {
   // Somebody else's queue pair in its own request.
   const std::uint32_t own = curious.resolved("10.0.0.2");
   EXPECT_EQ(curious.run(connect_request(0xbad), CmCommand::kConnect, own), EINVAL);
+  EXPECT_EQ(curious.run(connect_request(kMadeUpQpn), CmCommand::kConnect, own), 0);
 
   // Nonsense ends the connection of the one who sent it, and nothing else.
   EXPECT_TRUE(os::send_message(curious.connection(), std::as_bytes(std::span{"nonsense"}), {}));

@@ -61,10 +61,12 @@ void FunctionService::for_each(const std::function<void(const Function&)>& visit
 void FunctionService::serve(os::Fd connection, Greeting greeting, Place& place) {
   const bool back = greeting.hello.kind == attach::ConnectionKind::kReattach;
   auto made = back ? take_function_back(greeting, place) : make_function(greeting, place);
-  os::Fd their_events;
-  auto sent = made ? send_grant(connection, **made, their_events)
+  auto sent = made ? send_grant(connection, **made)
                    : Result<void>(std::unexpected(std::move(made.error())));
   if (!sent) {
+    if (made) {
+      for (FunctionObserver* observer : observers_) observer->on_given_up((*made)->index);
+    }
     ++counters_.refused;
     ISTHMUS_LOG(kWarning, "refused process %d (%s): %s", greeting.credentials.process_id,
                 greeting.hello.program.data(), sent.error().message.c_str());
@@ -178,14 +180,13 @@ Result<std::unique_ptr<Function>> FunctionService::take_function_back(Greeting& 
   return function;
 }
 
-Result<void> FunctionService::send_grant(const os::Fd& connection, Function& function,
-                                         os::Fd& their_events) {
-  auto [ours, theirs] = ISTHMUS_TRY(os::unix_socket_pair());
+Result<void> FunctionService::send_grant(const os::Fd& connection, Function& function) {
+  auto [ours, their_events] = ISTHMUS_TRY(os::unix_socket_pair());
   function.events = std::move(ours);
-  their_events = std::move(theirs);
   std::vector<os::Fd> sockets = ISTHMUS_TRY(function.place->sockets_of(function.index));
   // Before the process can tell anybody its number.
   ISTHMUS_TRY_VOID(function.place->steer_back(function.index));
+  for (FunctionObserver* observer : observers_) observer->on_prepared(function);
   std::vector<int> fds{function.window_file.get(), function.doorbell.get(), their_events.get()};
   for (const os::Fd& socket : sockets) fds.push_back(socket.get());
   const attach::Grant grant{.generation = function.generation,

@@ -56,9 +56,11 @@ struct FunctionCounters {
 class FunctionObserver {
  public:
   virtual ~FunctionObserver() = default;
+  // Its process is about to be told.
+  virtual void on_prepared(const Function&) {}
   virtual void on_attached(const Function&) {}
   virtual void on_detached(const Function&) {}
-  // Its process did not come back to this daemon.
+  // Its process could not be told, or did not come back to this daemon.
   virtual void on_given_up(std::uint32_t) {}
   // It did not acknowledge in time.
   virtual void on_cut_off(const Function&) {}
@@ -129,7 +131,7 @@ class FunctionService {
   Result<std::uint32_t> free_index(std::uint32_t user_id) const;
   void describe(Function& function, const Greeting& greeting, Place& place);
   void give_up_waiting(std::uint32_t index);
-  Result<void> send_grant(const os::Fd& connection, Function& function, os::Fd& their_events);
+  Result<void> send_grant(const os::Fd& connection, Function& function);
   Result<void> watch(Function& function);
   void restore_admissions(Function& function);
 

@@ -8,7 +8,11 @@ namespace isthmus::control {
 namespace {
 
 LocalGid gid_of(const os::Interface& entry, const wire::IpAddress& address) {
-  return {.address = address, .interface_name = entry.name, .mac = entry.mac, .mtu = entry.mtu};
+  return {.address = address,
+          .interface_name = entry.name,
+          .mac = entry.mac,
+          .mtu = entry.mtu,
+          .is_internal = entry.is_loopback || entry.driver == "veth"};
 }
 
 // The passes over the interfaces, in the table's order.

@@ -22,6 +22,7 @@ struct LocalGid {
   std::string interface_name;
   wire::MacAddress mac{};
   std::uint32_t mtu = 0;  // Bytes, of the interface.
+  bool is_internal = false;  // Its packets come from this machine alone: loopback, veth.
   friend bool operator==(const LocalGid&, const LocalGid&) = default;
 };
 

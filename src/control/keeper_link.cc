@@ -105,7 +105,7 @@ void KeeperLink::start() {
     }
     keeper_ = std::move(*started);
     for (const auto& [id, place] : places_) keep(*place);
-    for (const auto& [index, function] : functions_) on_attached(*function);
+    for (const auto& [index, function] : functions_) on_prepared(*function);
   }
   if (keeper_) watch();
 }
@@ -161,7 +161,7 @@ void KeeperLink::forget(const Place& place) {
   send({.kind = KeeperRecordKind::kForgetPlace, .namespace_id = id}, {});
 }
 
-void KeeperLink::on_attached(const Function& function) {
+void KeeperLink::on_prepared(const Function& function) {
   functions_[function.index] = &function;
   keep(*function.place);
   send({.kind = KeeperRecordKind::kFunction,
@@ -173,12 +173,10 @@ void KeeperLink::on_attached(const Function& function) {
        {function.window_file.get(), function.doorbell.get()});
 }
 
-void KeeperLink::on_detached(const Function& function) {
-  functions_.erase(function.index);
-  on_given_up(function.index);
-}
+void KeeperLink::on_detached(const Function& function) { on_given_up(function.index); }
 
 void KeeperLink::on_given_up(std::uint32_t function) {
+  functions_.erase(function);
   send({.kind = KeeperRecordKind::kForget, .index = function}, {});
 }
 

@@ -52,7 +52,8 @@ class KeeperLink final : public FunctionObserver {
   // The place is not used any more.
   void forget(const Place& place);
 
-  void on_attached(const Function& function) override;
+  // Before the process knows: from then on it may rely on its function to survive us.
+  void on_prepared(const Function& function) override;
   void on_detached(const Function& function) override;
   void on_given_up(std::uint32_t function) override;
 

@@ -135,13 +135,31 @@ Result<std::vector<os::Fd>> Place::sockets_of(std::uint32_t function) {
 }
 
 Result<void> Place::steer_away(std::uint32_t function) {
+  users_.erase(function);
+  choose_coalescing();
   for (const auto& group : groups_) ISTHMUS_TRY_VOID(group->steer_away(function));
   return {};
 }
 
 Result<void> Place::steer_back(std::uint32_t function) {
+  users_.insert(function);
+  for (const auto& group : groups_) os::set_coalescing(group->member(function), coalescing_);
+  choose_coalescing();
   for (const auto& group : groups_) ISTHMUS_TRY_VOID(group->steer_back(function));
   return {};
+}
+
+void Place::choose_coalescing() {
+  const bool internal = std::ranges::all_of(gids_, &LocalGid::is_internal);
+  const auto wanted =
+      internal || users_.size() <= 1 ? os::Coalescing::kOn : os::Coalescing::kOff;
+  if (wanted == coalescing_) return;
+  coalescing_ = wanted;
+  for (const auto& group : groups_) {
+    for (const std::uint32_t function : users_) {
+      os::set_coalescing(group->member(function), wanted);
+    }
+  }
 }
 
 bool Place::reload_gids() {
@@ -154,6 +172,7 @@ bool Place::reload_gids() {
   // Without the address it was told to use there is nothing better than the table as it was.
   if (!read || fresh == gids_) return false;
   gids_ = std::move(fresh);
+  choose_coalescing();
   return true;
 }
 

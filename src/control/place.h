@@ -3,12 +3,19 @@
 // Each virtual function has in each group the member of its number. Numbers are the daemon's, not
 // the place's, so a function has the same QP numbers wherever it is.
 //
+// Coalescing: the kernel may put datagrams of one sender together before they are steered, looking
+// at addresses and ports only, which are the same for all functions of a RoCE host. What a local
+// sender puts together is for one queue pair; what a network card's driver puts together may be for
+// several functions, and all but one would miss theirs. So where packets come from other machines,
+// it is switched off as long as more than one function is in use.
+//
 // Threading: shard-confined.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +24,7 @@
 #include "control/gid_table.h"
 #include "os/fd.h"
 #include "os/reuseport_group.h"
+#include "os/udp_socket.h"
 #include "rdma/packet_port.h"
 #include "wire/ip.h"
 
@@ -54,7 +62,7 @@ class Place {
 
   // Copies of the function's sockets, empty of what an earlier holder left unread.
   Result<std::vector<os::Fd>> sockets_of(std::uint32_t function);
-  // Datagrams for the function go nowhere, or to its sockets.
+  // Datagrams for the function go nowhere, or to its sockets. At first: nowhere.
   Result<void> steer_away(std::uint32_t function);
   Result<void> steer_back(std::uint32_t function);
 
@@ -74,6 +82,7 @@ class Place {
   Result<void> open_here(std::vector<KeptGroup> kept);
   Result<void> open_group(const wire::IpAddress& address, std::vector<KeptGroup>& kept);
   Result<std::vector<LocalGid>> read_gids() const;
+  void choose_coalescing();
 
   const PlaceOptions options_;
   os::Fd network_namespace_;
@@ -82,6 +91,8 @@ class Place {
   os::Fd address_watch_;
   std::vector<LocalGid> gids_;
   std::vector<std::unique_ptr<os::ReuseportGroup>> groups_;
+  std::set<std::uint32_t> users_;  // Functions that are steered to.
+  os::Coalescing coalescing_ = os::Coalescing::kOn;  // Of all of them.
 };
 
 }  // namespace isthmus::control

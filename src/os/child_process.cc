@@ -121,8 +121,8 @@ Result<int> run_in_foreground(const std::vector<std::string>& argv,
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   auto started = spawn(argv, changes, nullptr, &attributes);
   posix_spawnattr_destroy(&attributes);
-  Result<int> status = started ? wait_for_end(*started)
-                               : Result<int>{std::unexpected(std::move(started.error()))};
+  Result<int> status =
+      started ? wait_for_end(*started) : Result<int>{std::unexpected(std::move(started.error()))};
   sigaction(SIGINT, &old_interrupt, nullptr);
   sigaction(SIGQUIT, &old_quit, nullptr);
   return status;

@@ -52,8 +52,7 @@ bool can_steer() {
   sock_filter accept{BPF_RET | BPF_K, 0, 0, 0};
   const sock_fprog program{.len = 1, .filter = &accept};
   return fd && setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0 &&
-         setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) ==
-             0;
+         setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) == 0;
 }
 
 // The socket inodes of a UDP port: field 2 is ADDRESS:PORT in hexadecimal, field 10 the inode.
@@ -177,8 +176,7 @@ HostFacts probe_host() {
   facts.wide_carryless_multiply = __builtin_cpu_supports("vpclmulqdq");
 #endif
   facts.network_namespaces = works_in_child([] { return unshare(CLONE_NEWNET) == 0; });
-  facts.user_namespaces =
-      works_in_child([] { return unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0; });
+  facts.user_namespaces = works_in_child([] { return unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0; });
   facts.ip_program = in_path("ip");
   return facts;
 }

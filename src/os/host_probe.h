@@ -15,7 +15,7 @@ struct HostFacts {
 
   // UDP port 4791 on all addresses.
   bool port_free = false;
-  std::int32_t port_owner = 0;      // 0: unknown, or the kernel itself.
+  std::int32_t port_owner = 0;  // 0: unknown, or the kernel itself.
   std::string port_owner_program;
 
   bool rxe_loaded = false;
@@ -23,20 +23,20 @@ struct HostFacts {
 
   // process_vm_readv of a process of the same user that is not our child.
   bool process_memory = false;
-  std::optional<int> yama_scope;    // None: no Yama in this kernel.
+  std::optional<int> yama_scope;  // None: no Yama in this kernel.
 
   std::uint64_t receive_buffer_max = 0;  // net.core.rmem_max, bytes.
-  bool udp_segmentation = false;    // GSO: many packets in one call.
-  bool udp_coalescing = false;      // GRO.
-  bool socket_steering = false;     // A group of sockets with a BPF program.
+  bool udp_segmentation = false;         // GSO: many packets in one call.
+  bool udp_coalescing = false;           // GRO.
+  bool socket_steering = false;          // A group of sockets with a BPF program.
   bool ipv6 = false;
 
   bool carryless_multiply = false;       // PCLMULQDQ
   bool wide_carryless_multiply = false;  // VPCLMULQDQ
 
-  bool network_namespaces = false;       // May make them as it is.
-  bool user_namespaces = false;          // May make them in a user namespace.
-  bool ip_program = false;               // iproute2
+  bool network_namespaces = false;  // May make them as it is.
+  bool user_namespaces = false;     // May make them in a user namespace.
+  bool ip_program = false;          // iproute2
 };
 
 HostFacts probe_host();

@@ -1,7 +1,9 @@
 #include "os/interfaces.h"
 
 #include <ifaddrs.h>
+#include <linux/ethtool.h>
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
@@ -40,6 +42,17 @@ std::uint32_t mtu_of(const Fd& any_socket, const std::string& name) {
   std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
   if (ioctl(any_socket.get(), SIOCGIFMTU, &request) != 0) return 0;
   return static_cast<std::uint32_t>(request.ifr_mtu);
+}
+
+std::string driver_of(const Fd& any_socket, const std::string& name) {
+  ethtool_drvinfo info{};
+  info.cmd = ETHTOOL_GDRVINFO;
+  ifreq request{};
+  std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
+  // SAFETY: the kernel reads and writes the structure that the command names.
+  request.ifr_data = reinterpret_cast<char*>(&info);
+  if (ioctl(any_socket.get(), SIOCETHTOOL, &request) != 0) return {};
+  return info.driver;
 }
 
 Interface& entry_of(std::vector<Interface>& interfaces, const ifaddrs& item) {
@@ -85,7 +98,10 @@ Result<std::vector<Interface>> list_interfaces() {
     entry.addresses.push_back({.address = ip_address_of(*item->ifa_addr),
                                .prefix_bits = prefix_bits_of(item->ifa_netmask, family)});
   }
-  for (Interface& entry : interfaces) entry.mtu = mtu_of(any_socket, entry.name);
+  for (Interface& entry : interfaces) {
+    entry.mtu = mtu_of(any_socket, entry.name);
+    if (!entry.is_loopback) entry.driver = driver_of(any_socket, entry.name);
+  }
   return interfaces;
 }
 

@@ -22,6 +22,7 @@ struct Interface {
   std::uint32_t mtu = 0;   // Bytes.
   bool is_up = false;
   bool is_loopback = false;
+  std::string driver;  // As ethtool shows it: "veth", "virtio_net"; empty when unknown.
   std::vector<InterfaceAddress> addresses;  // As the kernel lists them.
 
   // Has the address, or is the loopback and the address one of 127.0.0.0/8, all of which are local.

@@ -1,5 +1,6 @@
 #include "os/process.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@ namespace isthmus::os {
 std::int32_t process_id() { return getpid(); }
 
 std::uint32_t effective_user_id() { return geteuid(); }
+
+void yield_processor() { sched_yield(); }
 
 std::string program_name() { return program_invocation_short_name; }
 

@@ -12,6 +12,9 @@ namespace isthmus::os {
 std::int32_t process_id();
 std::uint32_t effective_user_id();
 
+// Lets another thread have the processor for once, if one is waiting for it.
+void yield_processor();
+
 // The short name of the running program, as `ps` shows it.
 std::string program_name();
 

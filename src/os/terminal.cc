@@ -73,10 +73,10 @@ QuitWatch::~QuitWatch() {
 QuitVerdict QuitWatch::wait(std::uint64_t timeout_ns) {
   const std::uint64_t start = now_ns();
   for (;;) {
-    std::array<pollfd, 3> events{{{.fd = signals_.get(), .events = POLLIN, .revents = 0},
-                                  {.fd = interrupted_.get(), .events = POLLIN, .revents = 0},
-                                  {.fd = keys_ ? STDIN_FILENO : -1, .events = POLLIN,
-                                   .revents = 0}}};
+    std::array<pollfd, 3> events{
+        {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
+         {.fd = interrupted_.get(), .events = POLLIN, .revents = 0},
+         {.fd = keys_ ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0}}};
     const std::uint64_t passed = now_ns() - start;
     const std::uint64_t left = timeout_ns > passed ? timeout_ns - passed : 0;
     const timespec limit{.tv_sec = static_cast<time_t>(left / kNsPerSecond),

@@ -18,8 +18,7 @@ Result<std::string> read_standard_input();
 enum class TextFileAccess { kOwner, kEverybody };
 
 // Replaces the file in one step: a reader sees the old text or the new one.
-Result<void> write_text_file(const std::string& path, std::string_view text,
-                             TextFileAccess access);
+Result<void> write_text_file(const std::string& path, std::string_view text, TextFileAccess access);
 
 // Makes the folder, and those above it, for its owner alone. kDenied: it exists and is not ours,
 // or others may write to it, as somebody else may have made one in /tmp first.

@@ -161,6 +161,11 @@ Result<Fd> open_udp_fd(const UdpSocketOptions& options) {
   return fd;
 }
 
+void set_coalescing(const Fd& socket, Coalescing coalescing) {
+  const int on = coalescing == Coalescing::kOn ? 1 : 0;
+  setsockopt(socket.get(), SOL_UDP, UDP_GRO, &on, sizeof on);  // It was possible once: it is now.
+}
+
 Result<std::unique_ptr<UdpSocket>> UdpSocket::open(const UdpSocketOptions& options) {
   return adopt(ISTHMUS_TRY(open_udp_fd(options)));
 }

@@ -110,6 +110,11 @@ class UdpSocket {
   std::unique_ptr<ReceiveBatch> incoming_;
 };
 
+// Whether the kernel may hand over several datagrams as one (UDP_GRO, on from the beginning). It
+// puts together what one address and port sent to one address and port, whatever is inside.
+enum class Coalescing { kOn, kOff };
+void set_coalescing(const Fd& socket, Coalescing coalescing);
+
 // The options that every RoCE socket has; open() applies them. For groups of sockets.
 Result<Fd> open_udp_fd(const UdpSocketOptions& options);
 

@@ -73,8 +73,8 @@ void CaptureRing::format(std::span<std::byte> memory) {
 Result<std::unique_ptr<CaptureRing>> CaptureRing::open(std::span<std::byte> memory,
                                                        std::shared_ptr<void> keep_alive) {
   const RingMemory ring = ISTHMUS_TRY(check_ring(memory));
-  auto made = std::unique_ptr<CaptureRing>(
-      new CaptureRing(ring.header, ring.data, std::move(keep_alive)));
+  auto made =
+      std::unique_ptr<CaptureRing>(new CaptureRing(ring.header, ring.data, std::move(keep_alive)));
   made->head_ = ring.header->head.load(std::memory_order_relaxed);  // Alone: nobody else writes it.
   if (made->head_ % kAlignment != 0) {
     return fail(ErrorCode::kInvalid, "the capture ring was left in the middle of a record");

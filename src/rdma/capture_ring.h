@@ -68,8 +68,8 @@ struct CaptureRingHeader {
   // may be overwritten.
   alignas(64) std::atomic<std::uint64_t> tail;
   // Written by the daemon, read by the engine; they order nothing.
-  alignas(64) std::atomic<std::uint32_t> stopped;   // 1: nobody reads any more, unmap the ring.
-  std::atomic<std::uint32_t> only_qpn;              // 0: packets of all queue pairs.
+  alignas(64) std::atomic<std::uint32_t> stopped;  // 1: nobody reads any more, unmap the ring.
+  std::atomic<std::uint32_t> only_qpn;             // 0: packets of all queue pairs.
   // Written by the engine: packets that found the ring full.
   alignas(64) std::atomic<std::uint64_t> dropped;
 };

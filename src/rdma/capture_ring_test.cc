@@ -103,7 +103,8 @@ TEST_F(CaptureRingTest, FiltersByQueuePairAndStops) {
 
 TEST_F(CaptureRingTest, ReportsDamage) {
   // A head beyond the ring, an unaligned one. Expect: an error, no packet.
-  for (const std::uint64_t head : {std::uint64_t{kDataBytes} + 8, std::uint64_t{3}, ~std::uint64_t{0}}) {
+  for (const std::uint64_t head :
+       {std::uint64_t{kDataBytes} + 8, std::uint64_t{3}, ~std::uint64_t{0}}) {
     header().head = head;
     EXPECT_FALSE(reader_->next());
   }

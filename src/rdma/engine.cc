@@ -158,6 +158,13 @@ Result<std::unique_ptr<QueuePair>> Engine::create_qp(const QueuePairSpec& spec) 
                 "beyond the device: at most %u requests, %u pieces, %u inline bytes",
                 kMaxWorkRequests, kMaxSge, kMaxInlineBytes);
   }
+  if (spec.type == IBV_QPT_RAW_PACKET && !state_->raw_packets) {
+    if (!state_->options.open_frame_port) {
+      return fail(ErrorCode::kUnsupported, "this device has no Ethernet interface");
+    }
+    state_->raw_packets =
+        std::make_unique<RawPackets>(*state_, ISTHMUS_TRY(state_->options.open_frame_port()));
+  }
   QueuePairSpec given = spec;
   given.cap.max_send_sge = std::max(1u, cap.max_send_sge);
   // As soft-RoCE: what the list of pieces would take is there for inline data, asked or not, and
@@ -219,6 +226,15 @@ Result<void> Engine::detach_multicast(QueuePair& qp, const Gid& group) {
   }
   return {};
 }
+
+Result<std::uint32_t> Engine::attach_flow(QueuePair& qp, const FlowRule& rule) {
+  if (!qp.is_raw_packet()) {
+    return fail(ErrorCode::kUnsupported, "flow rules are for raw packet queue pairs");
+  }
+  return state_->raw_packets->attach(qp, rule);
+}
+
+void Engine::detach_flow(std::uint32_t number) { state_->raw_packets->detach(number); }
 
 void Engine::revoke(std::uint32_t qpn) {
   if (QueuePair* qp = find_qp(qpn)) qp->enter_error(IBV_EVENT_QP_FATAL);

@@ -30,6 +30,7 @@ namespace isthmus::rdma {
 class CaptureRing;
 struct EngineState;
 class CompletionQueue;
+class FramePort;
 class MemoryRegion;
 class MemoryWindow;
 class PeerWindow;
@@ -37,6 +38,7 @@ class ProtectionDomain;
 class QueuePair;
 class SharedReceiveQueue;
 class XrcDomain;
+struct FlowRule;
 
 using Gid = std::array<std::byte, 16>;
 
@@ -59,6 +61,8 @@ struct EngineOptions {
   std::uint32_t datagram_bytes = 4096;  // Longest UD message: the port's active MTU.
   std::function<std::uint64_t()> random;  // Uniform 64 bits from a secure source.
   std::function<std::uint64_t()> now_ns;  // A monotonic clock.
+  // Called for the first raw packet queue pair; none: there can be no such queue pairs.
+  std::function<Result<std::unique_ptr<FramePort>>()> open_frame_port = {};
 };
 
 // What the daemon granted for a connection: see the attach protocol.
@@ -123,6 +127,10 @@ class Engine {
   void query_qp(const QueuePair& qp, ibv_qp_attr& attr, ibv_qp_init_attr& init) const;
   Result<void> attach_multicast(QueuePair& qp, const Gid& group);
   Result<void> detach_multicast(QueuePair& qp, const Gid& group);
+  // Frames that match go to the raw packet queue pair, which stays in use until detach_flow() of
+  // the number returned.
+  Result<std::uint32_t> attach_flow(QueuePair& qp, const FlowRule& rule);
+  void detach_flow(std::uint32_t number);
 
   // Data path: 0 or an errno value, as verbs has it; on error *bad is the first one not taken.
   int post_send(QueuePair& qp, ibv_send_wr* wr, ibv_send_wr** bad);

@@ -1,8 +1,8 @@
 // What moves an engine: packets, neighbours, deadlines, and queue pairs with something to send.
 //
 // Cost of an empty poll: one load of the activity summary, and one system call if any queue pair
-// can get packets from the port. Answers (acknowledgements) that a poll owes when it returns
-// completions leave with the next call, in one system call together with what the program sends.
+// can get packets from the port. While a program answers every message at once, the
+// acknowledgement that a poll owes waits for that answer, to leave in one system call with it.
 #include <utility>
 
 #include "rdma/completion_queue.h"
@@ -15,6 +15,9 @@ namespace {
 
 // How often a poll looks at what nobody is expected to use: the port without port users, the clock.
 constexpr std::uint32_t kSeldom = 32;
+// A program that has answered this often in a row, each time within so many polls, will again.
+constexpr std::uint32_t kPromptAnswersToWait = 32;
+constexpr std::uint32_t kPollsOfPromptAnswer = 3;
 constexpr std::uint32_t kBatchesPerRound = 4;
 constexpr std::uint32_t kMulticastQpn = 0xff'ffff;
 
@@ -67,6 +70,7 @@ bool EngineState::receive_packets() {
     any = true;
     for (const IncomingDatagram& datagram : batch) on_datagram(datagram);
   }
+  if (raw_packets) any |= raw_packets->receive();
   return any;
 }
 
@@ -162,6 +166,8 @@ bool EngineState::run_active() {
 
 int Engine::post_send(QueuePair& qp, ibv_send_wr* wr, ibv_send_wr** bad) {
   const int error = qp.post_send(wr, bad);
+  if (state_->polls_since_post > 0) ++state_->prompt_answers;
+  state_->polls_since_post = 0;
   state_->run_active();
   state_->burst.flush();
   return error;
@@ -194,13 +200,15 @@ int Engine::poll_cq(CompletionQueue& cq, int count, ibv_wc* wc, std::uint64_t* t
     state.serve_neighbours();
     if (state.port_users > 0 || seldom) state.receive_packets();
     if (seldom) state.run_deadlines();
-    if (cq.empty() && state.run_active()) state.burst.flush();
+    const bool may_wait = !cq.empty() && state.prompt_answers >= kPromptAnswersToWait;
+    if (!may_wait && state.run_active()) state.burst.flush();
   }
   int polled = 0;
   for (; polled < count && !cq.empty(); ++polled, cq.pop()) {
     wc[polled] = cq.front().wc;
     if (timestamps_ns) timestamps_ns[polled] = cq.front().timestamp_ns;
   }
+  if (polled > 0 && ++state_->polls_since_post > kPollsOfPromptAnswer) state_->prompt_answers = 0;
   return polled;
 }
 

@@ -14,6 +14,7 @@
 #include "rdma/capture_ring.h"
 #include "rdma/key_table.h"
 #include "rdma/packet_burst.h"
+#include "rdma/raw_packet.h"
 #include "wire/icrc.h"
 #include "wire/roce_packet.h"
 
@@ -53,8 +54,11 @@ struct EngineState {
 
   std::uint32_t port_users = 0;  // Queue pairs that get packets from the port.
   std::uint32_t idle_polls = 0;
+  std::uint32_t polls_since_post = 0;  // That found something.
+  std::uint32_t prompt_answers = 0;    // In a row.
   std::unique_ptr<std::byte[]> null_scratch;
   std::unique_ptr<CaptureRing> capture;  // Null: nobody captures.
+  std::unique_ptr<RawPackets> raw_packets;  // Null before the first raw packet queue pair.
 
   std::uint64_t now() const { return options.now_ns(); }
   QueuePair* find(std::uint32_t qpn);

@@ -35,5 +35,15 @@ constexpr std::uint32_t kMaxGids = 32;
 constexpr std::uint32_t kMaxMessageBytes = 1u << 31;
 constexpr std::uint32_t kMaxMtuBytes = 4096;
 constexpr std::uint32_t kMaxMulticastGroups = 256;
+constexpr std::uint32_t kMaxFlowRules = 1024;  // Each frame is held against all of them.
+
+// The acknowledgement timeout of a QP attribute (0 would be never) is 4.096 us * 2^timeout. A
+// responder of ours is a thread, which a busy machine keeps waiting for some milliseconds, so the
+// shortest ones are raised.
+constexpr std::uint64_t kMinTimeoutNs = 32'000'000;
+constexpr std::uint64_t timeout_ns(unsigned timeout) {
+  const std::uint64_t nominal = 4096ull << timeout;
+  return nominal > kMinTimeoutNs ? nominal : kMinTimeoutNs;
+}
 
 }  // namespace isthmus::rdma

@@ -305,8 +305,7 @@ void MemoryChannel::on_deadline(std::uint64_t now) {
       return;
     }
   } else if (qp_.attr().timeout != 0) {
-    const std::uint64_t timeout = std::max<std::uint64_t>(8'000'000, 4096ull << qp_.attr().timeout);
-    if (waited > timeout * (qp_.attr().retry_cnt + 1ull)) {
+    if (waited > timeout_ns(qp_.attr().timeout) * (qp_.attr().retry_cnt + 1ull)) {
       fail_oldest(IBV_WC_RETRY_EXC_ERR);
       return;
     }

@@ -88,6 +88,9 @@ void QueuePair::purge_completions() {
 
 int QueuePair::check_send(const ibv_send_wr& wr) const {
   if (spec_.type == IBV_QPT_XRC_RECV) return EINVAL;
+  if (is_raw_packet()) {
+    return wr.opcode == IBV_WR_SEND && !(wr.send_flags & IBV_SEND_IP_CSUM) ? 0 : EINVAL;
+  }
   switch (wr.opcode) {
     case IBV_WR_SEND:
     case IBV_WR_SEND_WITH_IMM:
@@ -156,6 +159,8 @@ bool QueuePair::transmit(std::uint64_t now) {
   if (sends()) {
     if (is_datagram()) {
       more |= requester.transmit_datagrams(engine_.burst);
+    } else if (is_raw_packet()) {
+      more |= engine_.raw_packets->transmit(*this);
     } else if (channel_ == ChannelKind::kMemory) {
       more |= memory.transmit(now);
     } else {
@@ -204,7 +209,7 @@ void QueuePair::on_packet(const IncomingDatagram& datagram, const wire::RocePack
   // the default partition.
   const bool from_peer = is_datagram() || (datagram.source == path_.destination &&
                                            datagram.destination == path_.source);
-  if (info.service != expected || !receives() || !from_peer ||
+  if (is_raw_packet() || info.service != expected || !receives() || !from_peer ||
       (packet.bth.pkey & 0x7fff) != 0x7fff) {
     count(slot_->counters.drops);
     return;
@@ -223,6 +228,24 @@ void QueuePair::on_packet(const IncomingDatagram& datagram, const wire::RocePack
   } else {
     responder.on_request(packet, now);
   }
+}
+
+void QueuePair::on_frame(std::span<const std::byte> frame) {
+  Receive receive;
+  if (!receives() || !take_receive(receive)) {
+    count(slot_->counters.drops);
+    return;
+  }
+  ibv_wc wc{.status = IBV_WC_SUCCESS, .opcode = IBV_WC_RECV};
+  wc.byte_len = static_cast<std::uint32_t>(frame.size());
+  if (frame.size() > receive.bytes) {
+    wc.status = IBV_WC_LOC_LEN_ERR;
+  } else if (!scatter(engine_.keys, pd_number_, receive.list(), 0, frame)) {
+    wc.status = IBV_WC_LOC_PROT_ERR;
+  }
+  count_received(1, frame.size());
+  complete_receive(receive, wc, false);
+  if (wc.status != IBV_WC_SUCCESS) enter_error(IBV_EVENT_QP_FATAL);
 }
 
 void QueuePair::note_communication() {

@@ -50,6 +50,7 @@ class QueuePair {
   std::uint32_t allowed_access() const { return allowed_access_; }
 
   bool is_datagram() const { return spec_.type == IBV_QPT_UD; }
+  bool is_raw_packet() const { return spec_.type == IBV_QPT_RAW_PACKET; }
   bool is_reliable() const {
     return spec_.type == IBV_QPT_RC || spec_.type == IBV_QPT_XRC_SEND ||
            spec_.type == IBV_QPT_XRC_RECV;
@@ -72,6 +73,8 @@ class QueuePair {
   bool transmit(std::uint64_t now);
   void on_packet(const IncomingDatagram& datagram, const wire::RocePacket& packet,
                  std::uint64_t now);
+  // An Ethernet frame for a raw packet queue pair.
+  void on_frame(std::span<const std::byte> frame);
   // Looks at rings and neighbours: somebody said there is something.
   void on_activity(std::uint64_t now);
   void on_deadline(std::uint64_t now);
@@ -105,7 +108,7 @@ class QueuePair {
   Responder responder;
   MemoryChannel memory;
   void* cookie = nullptr;
-  std::uint32_t in_use = 0;  // Multicast groups.
+  std::uint32_t in_use = 0;  // Multicast groups and flow rules.
   bool scheduled = false;    // Belongs to EngineState::schedule.
 
  private:

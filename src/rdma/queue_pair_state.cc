@@ -30,6 +30,8 @@ Needs needs_of(ibv_qp_type type) {
       return {init, rtr, IBV_QP_SQ_PSN};
     case IBV_QPT_UD:
       return {IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY, 0, IBV_QP_SQ_PSN};
+    case IBV_QPT_RAW_PACKET:
+      return {IBV_QP_PORT, 0, 0};
     case IBV_QPT_XRC_SEND:
       return {init, rtr, rts};
     default:

@@ -25,9 +25,6 @@ constexpr std::uint64_t kReadPieceBytes = 64 * 1024;
 constexpr std::uint32_t kReadPieces = 2;  // Under way: the same 128 KiB.
 constexpr std::uint32_t kPacketsPerRound = 128;
 constexpr std::uint32_t kPacketsPerAckRequest = 16;
-// A thread of a busy machine may be away for some milliseconds; the specification lets a timeout
-// be up to four times its nominal value.
-constexpr std::uint64_t kMinTimeoutNs = 8'000'000;
 // A second complaint about the same loss within this time comes from the same burst.
 constexpr std::uint64_t kSameLossNs = 500'000;
 
@@ -375,8 +372,7 @@ void Requester::arm_timeout(std::uint64_t now) {
     qp_.arm_deadline(rnr_until_ns_ != 0 ? rnr_until_ns_ : UINT64_MAX);
     return;
   }
-  const std::uint64_t timeout = 4096ull << qp_.attr().timeout;
-  qp_.arm_deadline(now + std::max(kMinTimeoutNs, timeout));
+  qp_.arm_deadline(now + timeout_ns(qp_.attr().timeout));
 }
 
 void Requester::on_deadline(std::uint64_t now) {

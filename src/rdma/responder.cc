@@ -491,6 +491,9 @@ void Responder::on_datagram(const IncomingDatagram& datagram, const wire::RocePa
   wc.opcode = IBV_WC_RECV;
   wc.byte_len = static_cast<std::uint32_t>(packet.payload.size() + wire::kGrhBytes);
   wc.wc_flags = IBV_WC_GRH;
+  // RoCE has no service level; its place tells what the header in front of the data is, as
+  // hardware does (annex A17.4.5.1) and UCX relies on: bit 3 for UDP, then 2 for IPv4, 1 for IPv6.
+  wc.sl = datagram.source.is_v4() ? 0x8 | 2 : 0x8 | 1;
   wc.src_qp = packet.deth.src_qpn;
   if (wire::info(packet.bth.opcode).has_immediate) {
     wc.wc_flags |= IBV_WC_WITH_IMM;

@@ -26,6 +26,8 @@ class UdpPort final : public PacketPort {
 
   // Readable when receive() would find something: an epoll set, to wait for and nothing else.
   int fd() const { return readable_->fd(); }
+  // That set, for ports beside this one that are waited for together with it.
+  os::Epoll& readable() { return *readable_; }
 
   void send(std::span<const OutgoingRun> runs) override;
   std::uint32_t max_segments() const override { return os::kMaxRunSegments; }

@@ -86,7 +86,9 @@ void Channel::close() {
   epoll_.reset();
 }
 
-void Channel::wait() { os::wait_readable(std::span{&fd, 1}, os::kWaitForEver); }
+void Channel::wait(std::uint64_t timeout_ns) {
+  os::wait_readable(std::span{&fd, 1}, timeout_ns);
+}
 
 bool Channel::non_blocking() const { return !os::is_blocking(fd); }
 

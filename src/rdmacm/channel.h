@@ -53,8 +53,8 @@ class Channel : public rdma_event_channel {
   // same id before it returns.
   Result<QueuedEvent> take(const std::function<void(const QueuedEvent&)>& intake);
 
-  // Until take() may have something to say.
-  void wait();
+  // Until take() may have something to say; at most `timeout_ns`.
+  void wait(std::uint64_t timeout_ns);
   bool non_blocking() const;
 
   // An event of the library's own, behind those already queued.

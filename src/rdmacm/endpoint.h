@@ -11,6 +11,9 @@
 
 namespace isthmus::rdmacm {
 
+// Of a number from the program, which C lets be anything.
+bool is_port_space(int number);
+
 // Null gives family 0, no address.
 Result<attach::CmAddress> address_of(const sockaddr* address);
 

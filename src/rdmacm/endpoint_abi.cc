@@ -10,6 +10,11 @@
 namespace isthmus::rdmacm {
 namespace {
 
+bool is_qp_type(int number) {
+  return number == IBV_QPT_RC || number == IBV_QPT_UC || number == IBV_QPT_UD ||
+         number == IBV_QPT_XRC_SEND || number == IBV_QPT_XRC_RECV;
+}
+
 constexpr int kResolveTimeoutMs = 2000;
 constexpr int kOptionLevelIb = 1;  // RDMA_OPTION_IB of the kernel's header.
 constexpr int kOptionIbPath = 1;   // RDMA_OPTION_IB_PATH.
@@ -55,7 +60,10 @@ using namespace isthmus::rdmacm;
 
 int rdma_create_ep(rdma_cm_id** id, rdma_addrinfo* info, ibv_pd* pd,
                    ibv_qp_init_attr* qp_attributes) {
-  if (id == nullptr || info == nullptr) return failed(EINVAL);
+  if (id == nullptr || info == nullptr || !is_port_space(info->ai_port_space) ||
+      !is_qp_type(info->ai_qp_type)) {
+    return failed(EINVAL);
+  }
   const auto made = Session::current().create_identifier(
       {.channel = nullptr,
        .context = nullptr,

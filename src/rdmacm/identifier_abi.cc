@@ -12,6 +12,11 @@
 
 namespace isthmus::rdmacm {
 
+bool is_port_space(int number) {
+  return number == RDMA_PS_IPOIB || number == RDMA_PS_TCP || number == RDMA_PS_UDP ||
+         number == RDMA_PS_IB;
+}
+
 Result<attach::CmAddress> address_of(const sockaddr* address) {
   if (address == nullptr) return attach::CmAddress{};
   std::size_t bytes = 0;
@@ -109,7 +114,7 @@ using namespace isthmus::rdmacm;
 
 int rdma_create_id(rdma_event_channel* channel, rdma_cm_id** id, void* context,
                    rdma_port_space port_space) {
-  if (id == nullptr) return failed(EINVAL);
+  if (id == nullptr || !is_port_space(static_cast<int>(port_space))) return failed(EINVAL);
   const bool datagram = port_space == RDMA_PS_IPOIB || port_space == RDMA_PS_UDP;
   const auto made = Session::current().create_identifier(
       {.channel = channel,

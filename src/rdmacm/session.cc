@@ -57,7 +57,9 @@ Result<DaemonLink*> Session::link_or_open() {
   auto opened = open_link_();
   if (!opened) {
     static std::atomic<bool> said{false};
-    if (!said.exchange(true)) ISTHMUS_LOG(kError, "%s", opened.error().message.c_str());
+    if (!said.exchange(true)) {
+      ISTHMUS_LOG(kError, "no connection manager: %s", opened.error().message.c_str());
+    }
     return fail_with(ENODEV, "reach the connection manager");
   }
   link_ = std::move(*opened);

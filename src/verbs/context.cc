@@ -2,11 +2,14 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "os/clock.h"
 #include "os/random.h"
 #include "os/shared_memory.h"
 #include "rdma/capture_ring.h"
+#include "rdma/ethernet_port.h"
 #include "verbs/inheritance.h"
 #include "verbs/operations.h"
 #include "verbs/work_request_builder.h"
@@ -82,7 +85,11 @@ Result<void> Context::start() {
                                                                .gids = std::move(gids),
                                                                .datagram_bytes = mtu_bytes,
                                                                .random = &os::random_u64,
-                                                               .now_ns = &os::now_ns},
+                                                               .now_ns = &os::now_ns,
+                                                               .open_frame_port =
+                                                                   [this] {
+                                                                     return open_frame_port();
+                                                                   }},
                                            *port_, *this);
   progress_ = ISTHMUS_TRY(Progress::create(lock, *engine_,
                                            {.port_fd = port_->fd(),
@@ -91,6 +98,16 @@ Result<void> Context::start() {
                                             .serve_daemon = [this] { serve_daemon(); }}));
   enlist_for_fork(*this);
   return {};
+}
+
+// Raw Ethernet is that of the interface of the device's first GID.
+Result<std::unique_ptr<rdma::FramePort>> Context::open_frame_port() {
+  const auto gid = std::ranges::find_if(facts_.gids, &GidFact::is_used);
+  if (gid == facts_.gids.end()) {
+    return fail(ErrorCode::kUnsupported, "raw Ethernet: no network interface has an address");
+  }
+  return ISTHMUS_TRY(
+      rdma::EthernetPort::create(gid->interface_name, gid->mtu, port_->readable()));
 }
 
 Context::~Context() {
@@ -109,6 +126,7 @@ Context::~Context() {
 
 // Objects that the program did not destroy. Their ABI parts stay: the program may hold them.
 void Context::free_objects() {
+  for (FlowSteering* flow : objects.flows) engine_->detach_flow(flow->number);
   for (Qp* qp : objects.qps) qp->pair.reset();
   for (Srq* srq : objects.srqs) srq->queue.reset();
   for (Cq* cq : objects.cqs) cq->queue.reset();
@@ -257,6 +275,8 @@ void Context::fill_operations(Abi& abi) {
   verbs.modify_cq = &modify_cq;
   verbs.query_rt_values = &query_rt_values;
   verbs.create_cq_ex = &create_cq_ex;
+  verbs.ibv_create_flow = &create_flow;
+  verbs.ibv_destroy_flow = &destroy_flow;
   verbs.query_device_ex = &query_device_ex;
   verbs.open_qp = &open_qp;
   verbs.create_qp_ex = &create_qp_ex;

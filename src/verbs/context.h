@@ -46,6 +46,7 @@ struct ContextObjects {
   std::unordered_set<Srq*> srqs;
   std::unordered_set<Qp*> qps;
   std::unordered_set<Xrcd*> xrcds;
+  std::unordered_set<FlowSteering*> flows;
   std::unordered_set<DeviceMemory*> device_memories;
   std::uint32_t address_handles = 0;
   std::size_t device_memory_bytes = 0;
@@ -104,6 +105,7 @@ class Context final : public rdma::EngineListener {
 
   Context(ibv_device& device, std::unique_ptr<attach::AttachClient> attachment);
   Result<void> start();
+  Result<std::unique_ptr<rdma::FramePort>> open_frame_port();
   void fill_operations(Abi& abi);
   void serve_daemon();
   void apply(const attach::AttachEvent& event);

@@ -104,7 +104,7 @@ TEST_F(DeviceTest, EnforcesWhatItAdvertises) {
   init.cap = {.max_send_wr = rdma::kMaxWorkRequests + 1};
   EXPECT_EQ(ibv_create_qp(end.pd, &init), nullptr);
   init.cap = {};
-  init.qp_type = IBV_QPT_RAW_PACKET;
+  init.qp_type = IBV_QPT_DRIVER;
   EXPECT_EQ(ibv_create_qp(end.pd, &init), nullptr);
   EXPECT_EQ(errno, EOPNOTSUPP);
   ibv_ah_attr without_grh{};
@@ -339,6 +339,9 @@ int use_in_child(EndpointForTests& inherited) {
   if (ibv_alloc_pd(inherited.context) != nullptr) return 3;
   if (ibv_destroy_qp(inherited.qp) != EIO) return 4;
   if (ibv_close_device(inherited.context) != 0) return 5;
+#if defined(__SANITIZE_THREAD__)
+  return 0;  // ThreadSanitizer ends a forked child that starts a thread, as the next step does.
+#endif
   ibv_context* own = open_first_device();
   if (!own) return 6;
   ibv_port_attr port;

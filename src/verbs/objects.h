@@ -92,6 +92,7 @@ struct Channel : Roomy<ibv_comp_channel> {
 struct Cq : Roomy<ibv_cq_ex> {
   Context* owner = nullptr;
   std::unique_ptr<rdma::CompletionQueue> queue;
+  std::uint32_t empty_polls = 0;  // In a row.
   std::uint32_t events = 0;  // Waiting in the channel.
   Cq* next = nullptr;        // In the channel's list.
   std::uint32_t completion_events_taken = 0;
@@ -137,6 +138,11 @@ struct Qp : Roomy<ibv_qp_ex> {
   static Qp& of(ibv_qp_ex* abi) { return *static_cast<Qp*>(abi); }
   Qp();
   ~Qp();
+};
+
+struct FlowSteering : Roomy<ibv_flow> {
+  Context* owner = nullptr;
+  std::uint32_t number = 0;  // The engine's, of its rule.
 };
 
 // The engine reads the address handle that a work request names, so it is the engine's struct.

@@ -55,4 +55,8 @@ ibv_qp* open_qp(ibv_context* context, ibv_qp_open_attr* attr);
 int post_send(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad);
 int post_recv(ibv_qp* qp, ibv_recv_wr* wr, ibv_recv_wr** bad);
 
+// flow.cc
+ibv_flow* create_flow(ibv_qp* qp, ibv_flow_attr* attr);
+int destroy_flow(ibv_flow* flow);
+
 }  // namespace isthmus::verbs

@@ -41,7 +41,8 @@ ibv_device_attr device_attr(const DeviceFacts& facts) {
                           IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B |
                           IBV_DEVICE_MEM_MGT_EXTENSIONS | IBV_DEVICE_XRC |
                           IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_CURR_QP_STATE_MOD |
-                          IBV_DEVICE_PORT_ACTIVE_EVENT;
+                          IBV_DEVICE_PORT_ACTIVE_EVENT |
+                          IBV_DEVICE_MANAGED_FLOW_STEERING;
   attr.max_sge = attr.max_sge_rd = rdma::kMaxSge;
   attr.max_cq = kMaxCompletionQueues;
   attr.max_cqe = rdma::kMaxCqEntries;

@@ -13,8 +13,8 @@
 //
 // A program that polls again after a pause takes the work back with its polls_to_take_back_-th
 // poll: programs that wait for events poll a few times for each, and should find the helper in
-// place when they wait again. Waiting for the channel's descriptor outside (epoll) cannot be seen, so a
-// notification armed on a channel that no thread blocks on puts the helper in place at once.
+// place when they wait again. Waiting for the channel's descriptor outside (epoll) cannot be seen,
+// so a notification armed on a channel that no thread blocks on puts the helper in place at once.
 //
 // A program can also poll for its own completions and then spin on memory that a peer writes: then
 // packets wait although it polls. When the helper meets that at a tick, it takes over and gives

@@ -12,7 +12,9 @@
 namespace isthmus::verbs {
 namespace {
 
-bool is_connected(ibv_qp_type type) { return type != IBV_QPT_UD; }
+bool is_connected(ibv_qp_type type) {
+  return type != IBV_QPT_UD && type != IBV_QPT_RAW_PACKET;
+}
 
 Result<rdma::QueuePairSpec> spec_of(const ibv_qp_init_attr_ex& attr) {
   rdma::QueuePairSpec spec{
@@ -22,6 +24,7 @@ Result<rdma::QueuePairSpec> spec_of(const ibv_qp_init_attr_ex& attr) {
     case IBV_QPT_RC:
     case IBV_QPT_UC:
     case IBV_QPT_UD:
+    case IBV_QPT_RAW_PACKET:
     case IBV_QPT_XRC_SEND:
       if (!has_pd || !attr.send_cq) return fail(ErrorCode::kInvalid, "a QP needs a PD and CQs");
       break;
@@ -75,7 +78,12 @@ Qp* create(Context& context, ibv_qp_init_attr_ex& attr) {
 
   const std::scoped_lock guard{context.lock};
   auto pair = context.engine().create_qp(*spec);
-  if (!pair) return no_object(pair.error());
+  if (!pair) {
+    verbs_error(pair.error());
+    // Without the right to raw Ethernet the kernel's word is this one.
+    if (pair.error().code == ErrorCode::kDenied) errno = EPERM;
+    return nullptr;
+  }
   std::unique_ptr<Qp> made = wrap(context, std::move(*pair));
   ibv_qp& abi = made->qp_base;
   abi.qp_context = attr.qp_context;

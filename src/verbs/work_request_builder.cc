@@ -119,6 +119,7 @@ std::uint64_t operations_of(ibv_qp_type type) {
              IBV_QP_EX_WITH_ATOMIC_WRITE;
     case IBV_QPT_UC: return kUnreliable;
     case IBV_QPT_UD: return kSends;
+    case IBV_QPT_RAW_PACKET: return IBV_QP_EX_WITH_SEND;
     default: return 0;
   }
 }

@@ -30,13 +30,11 @@ class Device(placements.Placed):
         self.assertRegex(text, r"state:\s+PORT_ACTIVE")
         self.assertRegex(text, r"link_layer:\s+Ethernet")
 
-    def test_ibv_devinfo_lists_gids_of_both_address_families(self):
+    def test_ibv_devinfo_lists_the_gid_of_the_address(self):
         text = self.output_of("ibv_devinfo", "-v", "-d", self.server.device)
         gids = re.findall(r"GID\[\s*(\d+)\]:\s+(\S+), RoCE v2", text)
         self.assertIn(f"::ffff:{self.server.address}", [gid for _, gid in gids], text)
         self.assertEqual(gids[0][0], "0")
-        if not self.server.address.startswith("127."):
-            self.assertTrue(gids[0][1].startswith("fe80:"), gids)
 
     def test_ibv_devinfo_says_no_to_an_unknown_device(self):
         status, text = testing.run(self.server, ["ibv_devinfo", "-d", "nosuchdevice"])

@@ -39,7 +39,7 @@ class BadCable(placements.Placed):
         self.pingpong("-n", 100)
 
     def test_rc_pingpong_of_long_messages(self):
-        self.pingpong("-n", 20, "-s", 50000)
+        self.pingpong("-n", 10, "-s", 20000)
 
     def test_rping(self):
         words = ["rping", "-v", "-V", "-C", 20, "-S", 5000, "-a", self.server.address,
@@ -49,7 +49,9 @@ class BadCable(placements.Placed):
     def test_perftest(self):
         for program in ("ib_write_bw", "ib_read_bw", "ib_send_bw", "ib_atomic_bw"):
             with self.subTest(program):
-                self.check_pair(*perftest(program, self.server, self.client, "-n", 100), limit=60)
+                self.check_pair(*perftest(program, self.server, self.client, "-n", 50,
+                                          *([] if "atomic" in program else ["-s", 8192])),
+                                limit=60)
 
 
 class KilledPeer(placements.Placed):
@@ -67,7 +69,8 @@ class KilledPeer(placements.Placed):
             self.assertIsNone(bystanders, bystanders)
             status = client.wait(PEER_LOST_SECONDS)
             self.assertIsNotNone(status, f"the writer did not notice\n{client.output()}")
-            self.assertIn("transport retry counter exceeded", client.output())
+            # IBV_WC_RETRY_EXC_ERR: transport retry counter exceeded.
+            self.assertRegex(client.output(), r"Failed status 12\b")
         finally:
             server.stop()
             client.stop()
@@ -83,11 +86,6 @@ class KilledDaemon(placements.Placed):
             self.server.kill_daemon()
             self.assertEqual(client.wait(30), 0, testing.story("client", client, server))
             self.assertEqual(server.wait(30), 0, testing.story("server", client, server))
-
-            # Expect: without a daemon at a socket named by hand, a clear refusal.
-            status, text = testing.run(self.server, ["ibv_devices"])
-            self.assertNotEqual(status, 0)
-            self.assertIn(self.server.socket, text)
 
             # Expect: a new daemon at the same socket serves new programs.
             self.server.start_daemon()

@@ -138,17 +138,15 @@ class GrpcControlClient final : public ControlClient {
 
   Result<VersionReport> version() override {
     VersionReply reply;
-    ISTHMUS_TRY_VOID(call([&](auto* context) {
-      return stub_->GetVersion(context, VersionRequest{}, &reply);
-    }));
+    ISTHMUS_TRY_VOID(
+        call([&](auto* context) { return stub_->GetVersion(context, VersionRequest{}, &reply); }));
     return VersionReport{.version = reply.version(), .process_id = reply.process_id()};
   }
 
   Result<StatusReport> status(const StatusDetail& detail) override {
     StatusReply reply;
-    ISTHMUS_TRY_VOID(call([&](auto* context) {
-      return stub_->GetStatus(context, request_of(detail), &reply);
-    }));
+    ISTHMUS_TRY_VOID(
+        call([&](auto* context) { return stub_->GetStatus(context, request_of(detail), &reply); }));
     return take(reply);
   }
 
@@ -157,8 +155,8 @@ class GrpcControlClient final : public ControlClient {
     WatchStatusRequest request;
     *request.mutable_status() = request_of(detail);
     request.set_interval_ms(interval_ms);
-    return stream<StatusReply>(
-        [&](auto* context) { return stub_->WatchStatus(context, request); }, next);
+    return stream<StatusReply>([&](auto* context) { return stub_->WatchStatus(context, request); },
+                               next);
   }
 
   Result<PolicyReport> policy() override {
@@ -194,8 +192,8 @@ class GrpcControlClient final : public ControlClient {
                        const std::function<Continue(PacketBatchReport)>& next) override {
     CaptureRequest request;
     request.set_qpn(qpn);
-    return stream<PacketBatch>(
-        [&](auto* context) { return stub_->Capture(context, request); }, next);
+    return stream<PacketBatch>([&](auto* context) { return stub_->Capture(context, request); },
+                               next);
   }
 
   void cancel() override {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -89,8 +90,8 @@ StatusReport sample_status() {
                                           .channel = "roce",
                                           .access = 7,
                                           .traffic = {8, 7, 6, 5, 4, 3, 2, 1}}},
-                         .memory_regions = {{.key = 5, .iova = 1, .length = 2, .access = 3,
-                                             .window = true}}}},
+                         .memory_regions =
+                             {{.key = 5, .iova = 1, .length = 2, .access = 3, .window = true}}}},
           .counters = {{"requests", 12}}};
 }
 
@@ -104,9 +105,17 @@ class FixedBackend final : public ControlBackend {
   PolicyReport policy() override {
     return {.document = "default = \"allow\"\n",
             .name = "p.toml",
-            .connections = {{.qpn = 5, .process_id = 6, .program = "rping", .from = "a", .to = "b",
-                             .port = 7174, .transport = "RC", .decision = "deny",
-                             .rights = "send", .rule = "default", .changed = true}}};
+            .connections = {{.qpn = 5,
+                             .process_id = 6,
+                             .program = "rping",
+                             .from = "a",
+                             .to = "b",
+                             .port = 7174,
+                             .transport = "RC",
+                             .decision = "deny",
+                             .rights = "send",
+                             .rule = "default",
+                             .changed = true}}};
   }
   Result<PolicyReport> change_policy(const PolicyChange& change) override {
     if (change.document.empty()) return fail(ErrorCode::kInvalid, "line 1: nothing here");
@@ -147,17 +156,28 @@ class ControlGrpc : public ::testing::Test {
     char folder[] = "/tmp/isthmus-control-XXXXXX";
     folder_ = mkdtemp(folder);
     path_ = folder_ + "/d.control.sock";
-    server_ = std::move(ControlServer::create(
-                            path_, [this](auto work) { return loop_.post(std::move(work)); },
-                            backend_))
-                  .value();
+    server_ =
+        std::move(ControlServer::create(
+                      path_, [this](auto work) { return loop_.post(std::move(work)); }, backend_))
+            .value();
     client_ = std::move(ControlClient::connect(path_)).value();
   }
   ~ControlGrpc() override {
     client_.reset();
-    server_.reset();
+    end_server();
     unlink(path_.c_str());
     rmdir(folder_.c_str());
+  }
+
+  // On the loop, as the daemon does; here, when the loop has ended.
+  void end_server() {
+    std::promise<void> done;
+    const auto end = [&] {
+      server_.reset();
+      done.set_value();
+    };
+    if (!loop_.post(end)) end();
+    done.get_future().wait();
   }
 
   std::string folder_;
@@ -208,7 +228,7 @@ TEST_F(ControlGrpc, CarriesPacketsAndLetsGoOfTheCapture) {
   EXPECT_TRUE(done) << done.error().message;
   EXPECT_EQ(packets, (std::vector{FixedBackend::packet(1), FixedBackend::packet(2)}));
   EXPECT_EQ(dropped, 3u);
-  server_.reset();  // Waits for the calls.
+  end_server();  // Waits for the calls.
   EXPECT_TRUE(backend_.last_sink.expired());
 }
 
@@ -231,7 +251,7 @@ TEST_F(ControlGrpc, SaysThatTheDaemonIsEnding) {
 
 TEST_F(ControlGrpc, EndsAStreamWhenTheServerGoes) {
   const auto done = client_->watch_status({}, 60'000, [&](StatusReport) {
-    server_.reset();
+    end_server();
     return Continue::kYes;
   });
   // Either is right: the server ended the stream, or its socket was closed first.
@@ -247,8 +267,7 @@ TEST_F(ControlGrpc, SocketIsForItsOwnerAlone) {
 }
 
 TEST(ControlClient, TellsAbsentFromDead) {
-  EXPECT_EQ(ControlClient::connect("/tmp/isthmus-no-such.sock").error().code,
-            ErrorCode::kNotFound);
+  EXPECT_EQ(ControlClient::connect("/tmp/isthmus-no-such.sock").error().code, ErrorCode::kNotFound);
 }
 
 TEST(ControlSocketPath, StandsBesideTheAttachSocket) {

@@ -16,11 +16,11 @@
 namespace isthmus::control {
 namespace {
 
-constexpr std::size_t kMaxUnixPathBytes = 107;      // sun_path, with its zero.
+constexpr std::size_t kMaxUnixPathBytes = 107;  // sun_path, with its zero.
 constexpr std::uint32_t kMinWatchMs = 100;
 constexpr std::uint32_t kMaxWatchMs = 60'000;
-constexpr std::size_t kMaxQueuedPackets = 16 * 1024;  // 64 MiB of one slow reader at most.
-constexpr std::size_t kMaxBatchPackets = 256;         // A message stays below gRPC's 4 MiB.
+constexpr std::size_t kMaxQueuedPackets = 16 * 1024;    // 64 MiB of one slow reader at most.
+constexpr std::size_t kMaxBatchPackets = 256;           // A message stays below gRPC's 4 MiB.
 constexpr std::chrono::milliseconds kCancelCheck{100};  // gRPC tells of a hang-up only if asked.
 
 void put(const TrafficReport& from, Traffic& to) {
@@ -235,9 +235,9 @@ class Service final : public Control::Service {
   ::grpc::Status Capture(::grpc::ServerContext* context, const CaptureRequest* request,
                          ::grpc::ServerWriter<PacketBatch>* writer) override {
     auto sink = std::make_shared<QueueSink>(shared_);
-    const auto started = on_loop<bool>(
-        [qpn = request->qpn(), weak = std::weak_ptr<PacketSink>(sink)](
-            ControlBackend& backend) -> Result<bool> {
+    const auto started =
+        on_loop<bool>([qpn = request->qpn(), weak = std::weak_ptr<PacketSink>(sink)](
+                          ControlBackend& backend) -> Result<bool> {
           ISTHMUS_TRY_VOID(backend.capture(qpn, weak));
           return true;
         });
@@ -282,8 +282,8 @@ class Service final : public Control::Service {
   ::grpc::Status fill(const StatusRequest& request, StatusReply& reply) {
     const StatusDetail detail{.queue_pairs = request.queue_pairs(),
                               .memory_regions = request.memory_regions()};
-    const auto status = on_loop<StatusReport>(
-        [detail](ControlBackend& backend) -> Result<StatusReport> {
+    const auto status =
+        on_loop<StatusReport>([detail](ControlBackend& backend) -> Result<StatusReport> {
           return backend.status(detail);
         });
     if (!status) return to_grpc(status.error());
@@ -323,8 +323,7 @@ class GrpcControlServer final : public ControlServer {
     server_ = builder.BuildAndStart();
     if (!server_ || bound == 0) {
       return fail(ErrorCode::kAddressInUse,
-                  "cannot serve control calls at %s: is its folder writable?",
-                  socket_path.c_str());
+                  "cannot serve control calls at %s: is its folder writable?", socket_path.c_str());
     }
     return {};
   }

@@ -30,7 +30,7 @@ struct QueuePairReport {
   std::string local_gid;
   std::string remote_gid;
   std::uint32_t dest_qpn = 0;
-  std::string channel;  // roce, memory
+  std::string channel;       // roce, memory
   std::uint32_t access = 0;  // ibv_access_flags the peer has.
   TrafficReport traffic;
   friend bool operator==(const QueuePairReport&, const QueuePairReport&) = default;
