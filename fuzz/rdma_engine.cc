@@ -2,8 +2,8 @@
 // pair with requests under way, and whatever lies in its ring and in the neighbour's window.
 //
 // Input: one byte chooses the kind of queue pair, the rest is records: a length byte, then that
-// many bytes. A record is a packet after its first eight bytes have been made to reach the queue pair
-// (destination QPN) and its ICRC is right, or an entry of the ring.
+// many bytes. A record is an entry of the ring, or a packet, which is given the queue pair's number
+// and a right ICRC so that it arrives.
 #include <array>
 #include <cstring>
 #include <vector>

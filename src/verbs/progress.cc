@@ -106,6 +106,8 @@ void Progress::enter_wait() {
 
 void Progress::leave_wait() {
   --waiters_;
+  // What is left to do is for those who sleep on.
+  if (asleep_ != 0 && !engine_.prepare_to_sleep()) os::signal(options_.doorbell_fd);
   if (mode_ == Mode::kResting) take_back();
 }
 
@@ -133,9 +135,16 @@ void Progress::sleep_once(std::unique_lock<ContextLock>& guard, int own_fd) {
   guard.unlock();
   const std::array fds{options_.doorbell_fd, options_.port_fd, own_fd};
   const std::uint32_t readable = os::wait_readable(fds, time_left(deadline_ns));
-  if ((readable & 1) != 0) os::drain(options_.doorbell_fd);
   guard.lock();
   end_sleep();
+  if ((readable & 1) != 0) answer_doorbell();
+}
+
+// Whoever silences the doorbell does the work it rang for: others who sleep on it may not have
+// woken, and will not after that.
+void Progress::answer_doorbell() {
+  os::drain(options_.doorbell_fd);
+  engine_.progress();
 }
 
 void Progress::run_helper() {
@@ -216,16 +225,19 @@ void Progress::let_others_in(std::unique_lock<ContextLock>& guard) {
 void Progress::wait_helper(std::unique_lock<ContextLock>& guard, os::Epoll& set,
                            std::uint64_t timeout_ns) {
   guard.unlock();
+  bool rang = false;
   std::array<os::Readiness, 4> ready;
   for (const os::Readiness& one : set.wait(ready, timeout_ns)) {
     switch (one.tag) {
       case kKickTag: os::drain(kick_fd_.get()); break;
-      case kDoorbellTag: os::drain(options_.doorbell_fd); break;
+      case kDoorbellTag: rang = true; break;
       case kDaemonTag: options_.serve_daemon(); break;
       default: break;
     }
   }
   guard.lock();
+  // Taken back meanwhile: it goes on ringing for whoever sleeps in the helper's place.
+  if (rang && mode_ == Mode::kServing) answer_doorbell();
 }
 
 }  // namespace isthmus::verbs

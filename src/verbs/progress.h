@@ -122,6 +122,7 @@ class Progress {
   void let_others_in(std::unique_lock<ContextLock>& guard);
   bool begin_sleep();
   void end_sleep();
+  void answer_doorbell();
 
   void run_helper();
   void watch(std::unique_lock<ContextLock>& guard);
