@@ -75,8 +75,9 @@ class EndpointForTests {
   EndpointForTests(const EndpointForTests&) = delete;
   EndpointForTests& operator=(const EndpointForTests&) = delete;
 
-  // To INIT, RTR and RTS; the errno value of the first change that failed.
-  int connect_to(std::uint32_t qpn, const ibv_gid& peer_gid, std::uint8_t timeout = 14) {
+  // To INIT, RTR and RTS; the errno value of the first change that failed. A timeout of 18 is one
+  // second: the machine may be busy.
+  int connect_to(std::uint32_t qpn, const ibv_gid& peer_gid, std::uint8_t timeout = 18) {
     ibv_qp_attr attr{};
     attr.qp_state = IBV_QPS_INIT;
     attr.port_num = 1;
@@ -100,7 +101,7 @@ class EndpointForTests {
     if (error != 0) return error;
     attr.qp_state = IBV_QPS_RTS;
     attr.timeout = timeout;
-    attr.retry_cnt = 1;
+    attr.retry_cnt = 7;
     attr.rnr_retry = 7;
     attr.max_rd_atomic = 4;
     return ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
