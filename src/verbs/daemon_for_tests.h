@@ -26,14 +26,16 @@ namespace isthmus::verbs {
 
 class DaemonForTests final : public control::AdmissionGate {
  public:
-  // One address of the loopback, `last_number` its last byte; programs find it by ISTHMUS_SOCKET.
-  explicit DaemonForTests(int last_number = 1) {
+  // An address of the loopback that no other test has had: a socket that travelled between
+  // processes may close a moment after its daemon.
+  DaemonForTests() {
+    static int daemons = 0;
     const int process = os::process_id();
+    const std::string number = std::to_string(++daemons);
     address_ = "127." + std::to_string(1 + process / 250 % 250) + "." +
-               std::to_string(process % 250) + "." + std::to_string(last_number);
+               std::to_string(process % 250) + "." + number;
     socket_path_ = std::filesystem::temp_directory_path() /
-                   ("isthmus-verbs-test-" + std::to_string(process) + "-" +
-                    std::to_string(last_number) + ".sock");
+                   ("isthmus-verbs-test-" + std::to_string(process) + "-" + number + ".sock");
     loop_ = std::move(*control::EventLoop::create());
     auto place = control::Place::open({.only = {*wire::IpAddress::parse(address_)}}, {}, {});
     EXPECT_TRUE(place.has_value()) << (place ? "" : place.error().message);
