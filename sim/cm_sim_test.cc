@@ -124,7 +124,7 @@ class Simulation {
         EXPECT_EQ(theirs->state, ExchangeState::kEstablished);
         EXPECT_EQ(theirs->values.local_qpn, own->values.remote_qpn);
         EXPECT_EQ(theirs->values.remote_qpn, own->values.local_qpn);
-        EXPECT_EQ(theirs->values.local_psn, own->values.remote_psn);
+        EXPECT_EQ(theirs->values.rq_psn, own->values.sq_psn);
         ++established_ends_;
       }
     }

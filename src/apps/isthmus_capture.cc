@@ -92,13 +92,14 @@ CommandResult capture_packets(const GlobalOptions& global, const CaptureOptions&
     return fail(ErrorCode::kInvalid,
                 "a pcapng file would upset the terminal: name a file, pipe it, or leave out -w");
   }
+  // First: the threads of gRPC must inherit the blocked signals, or one of them dies of ctrl-C.
+  const auto watch = ISTHMUS_TRY(os::QuitWatch::create(os::QuitWatch::Keys::kIgnore));
   const auto client = ISTHMUS_TRY(connect_to_daemon(global));
   File file;
   if (!options.file.empty()) file = ISTHMUS_TRY(open_file(options.file));
   Recorder recorder{options, std::move(file)};
   ISTHMUS_TRY_VOID(recorder.begin());
 
-  const auto watch = ISTHMUS_TRY(os::QuitWatch::create(os::QuitWatch::Keys::kIgnore));
   const std::uint64_t limit_ns =
       options.seconds > 0
           ? static_cast<std::uint64_t>(options.seconds * static_cast<double>(os::kNsPerSecond))

@@ -50,10 +50,11 @@ std::string drawn(const std::string& text) {
 }  // namespace
 
 CommandResult show_top(const GlobalOptions& global, const TopOptions& options) {
-  const auto client = ISTHMUS_TRY(connect_to_daemon(global));
+  // First: the threads of gRPC must inherit the blocked signals, or one of them dies of ctrl-C.
   const bool live = !options.once && os::output_is_terminal();
   const auto watch = ISTHMUS_TRY(
       os::QuitWatch::create(live ? os::QuitWatch::Keys::kWatch : os::QuitWatch::Keys::kIgnore));
+  const auto client = ISTHMUS_TRY(connect_to_daemon(global));
   // The stream blocks in gRPC; keys and signals are waited for here beside it.
   std::thread quitter{[&] {
     while (watch->wait(UINT64_MAX) != os::QuitVerdict::kQuit) {

@@ -26,7 +26,7 @@ wire::CmReq make_request(const ConnectRequest& request, const Exchange& exchange
       .remote_cm_response_timeout = kResponseTimeoutCode,
       .transport = values.transport,
       .end_to_end_flow_control = request.end_to_end_flow_control,
-      .starting_psn = values.local_psn,
+      .starting_psn = values.rq_psn,
       .local_cm_response_timeout = kResponseTimeoutCode,
       .retry_count = values.retry_count,
       .path_mtu = values.path_mtu,
@@ -47,12 +47,12 @@ wire::CmReq make_request(const ConnectRequest& request, const Exchange& exchange
 }
 
 // What the peer's REQ says, seen from our side: its depth is what we serve, and so on.
-ConnectionValues values_of(const wire::CmReq& request, std::uint32_t local_psn) {
+ConnectionValues values_of(const wire::CmReq& request, std::uint32_t rq_psn) {
   return ConnectionValues{.transport = request.transport,
                           .extended_transport = request.extended_transport_type,
                           .remote_qpn = request.local_qpn,
-                          .local_psn = local_psn,
-                          .remote_psn = request.starting_psn,
+                          .rq_psn = rq_psn,
+                          .sq_psn = request.starting_psn,
                           .initiator_depth = request.responder_resources,
                           .responder_resources = request.initiator_depth,
                           .path_mtu = request.path_mtu,
@@ -113,7 +113,7 @@ Result<ExchangeId> Agent::connect(std::uint64_t now_ns, const ConnectRequest& re
   exchange->remote = request.remote;
   exchange->service_id = request.service_id;
   exchange->values = request.values;
-  exchange->values.local_psn = static_cast<std::uint32_t>(random_()) & kPsnMask;
+  exchange->values.rq_psn = static_cast<std::uint32_t>(random_()) & kPsnMask;
   exchange->transaction_id = random_();
   send(*exchange, make_request(request, *exchange, node_guid_));
   start_attempts(now_ns, *exchange, settings_.connect_give_up_ns);
@@ -229,7 +229,7 @@ Result<void> Agent::accept(std::uint64_t now_ns, ExchangeId id, const ConnectRep
   send(*exchange, wire::CmRep{.local_comm_id = static_cast<std::uint32_t>(exchange->id),
                               .remote_comm_id = exchange->remote_id,
                               .local_qpn = values.local_qpn,
-                              .starting_psn = values.local_psn,
+                              .starting_psn = values.rq_psn,
                               .responder_resources = values.responder_resources,
                               .initiator_depth = values.initiator_depth,
                               .target_ack_delay = kTargetAckDelay,
@@ -281,7 +281,7 @@ void Agent::handle(const Context& context, const wire::CmRep& reply) {
   }
   exchange->state = ExchangeState::kReplyReceived;
   values.remote_qpn = reply.local_qpn;
-  values.remote_psn = reply.starting_psn;
+  values.sq_psn = reply.starting_psn;
   values.initiator_depth = reply.responder_resources;
   values.responder_resources = reply.initiator_depth;
   values.rnr_retry_count = reply.rnr_retry_count;

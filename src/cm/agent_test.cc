@@ -198,7 +198,7 @@ TEST_F(AgentTest, TheActiveSideTakesTheReplysValues) {
   const Exchange* exchange = agent.find(id);
   EXPECT_EQ(exchange->state, ExchangeState::kEstablished);
   EXPECT_EQ(exchange->values.remote_qpn, kPeerQpn);
-  EXPECT_EQ(exchange->values.remote_psn, 200u);
+  EXPECT_EQ(exchange->values.sq_psn, 200u);
   EXPECT_EQ(exchange->values.initiator_depth, 1);  // What the peer serves, not what we wanted.
   EXPECT_EQ(exchange->values.ack_timeout, 17);     // 0.54 s, and 0.13 s are not close.
   EXPECT_FALSE(agent.next_deadline());
@@ -320,7 +320,7 @@ TEST_F(AgentTest, ThePassiveSideTakesTheRequestsValues) {
   const ExchangeId id = established_passive();
   const ConnectionValues& values = agent.find(id)->values;
   EXPECT_EQ(values.remote_qpn, kPeerQpn);
-  EXPECT_EQ(values.remote_psn, 100u);
+  EXPECT_EQ(values.sq_psn, 100u);
   EXPECT_EQ(values.ack_timeout, 19);
   EXPECT_EQ(agent.find(id)->role, Role::kPassive);
 }

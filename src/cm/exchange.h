@@ -61,8 +61,9 @@ struct ConnectionValues {
   std::uint8_t extended_transport = 0;
   std::uint32_t local_qpn = 0;
   std::uint32_t remote_qpn = 0;
-  std::uint32_t local_psn = 0;   // The first PSN that we send: the QP's sq_psn.
-  std::uint32_t remote_psn = 0;  // The QP's rq_psn.
+  // The Starting PSN of a message is where its receiver's send queue begins (InfiniBand 12.7.31).
+  std::uint32_t rq_psn = 0;  // What we told.
+  std::uint32_t sq_psn = 0;  // What we were told.
   // READs and atomics in flight: ours served by the peer (depth), the peer's served by us.
   std::uint8_t initiator_depth = 0;
   std::uint8_t responder_resources = 0;

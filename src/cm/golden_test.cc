@@ -106,6 +106,11 @@ TEST_F(CmGolden, TheServersSide) {
   ASSERT_EQ(sent.size(), 1u);
   EXPECT_EQ(sent[0].mad, find<wire::CmRep>(trace, server).mad);
 
+  const auto attributes = host.manager.qp_attributes(events[0].id, IBV_QPS_RTS);
+  ASSERT_TRUE(attributes);
+  EXPECT_EQ(attributes->values.sq_psn, req.starting_psn);
+  EXPECT_EQ(attributes->values.rq_psn, rep.starting_psn);
+
   receive(find<wire::CmRtu>(trace, client));
   EXPECT_EQ(host.manager.take_events().back().type, EventType::kEstablished);
   receive(find<wire::CmDreq>(trace, client));

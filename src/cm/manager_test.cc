@@ -142,8 +142,8 @@ TEST_F(ManagerTest, ConnectsAndDisconnects) {
   EXPECT_EQ(response.parameters.qpn, kQpnOfB);
   const Result<QpAttributes> rts = a.manager.qp_attributes(active, IBV_QPS_RTS);
   ASSERT_TRUE(rts);
-  EXPECT_EQ(rts->values.local_psn,
-            b.manager.qp_attributes(request.id, IBV_QPS_RTR)->values.remote_psn);
+  EXPECT_EQ(rts->values.rq_psn,
+            b.manager.qp_attributes(request.id, IBV_QPS_RTR)->values.sq_psn);
   EXPECT_EQ(rts->values.rnr_retry_count, 6);
   EXPECT_EQ(rts->values.ack_timeout, 17);
 

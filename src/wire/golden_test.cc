@@ -157,5 +157,22 @@ TEST(GoldenCm, HasTheFieldsThatTsharkShows) {
   EXPECT_EQ(dreq.remote_qpn, 0x11u);
 }
 
+// Not where its sender begins.
+TEST(GoldenCm, TheStartingPsnIsWhereItsReceiverBegins) {
+  const Trace trace = load("rxe-rping.pcap");
+  const std::vector<CmPacket> packets = cm_packets(trace);
+  const CmReq& req = std::get<CmReq>(packets[0].message);
+  const CmRep& rep = std::get<CmRep>(packets[1].message);
+  std::map<IpAddress, std::uint32_t> first_request;
+  for (const PcapPacket& captured : trace.packets) {
+    const auto frame = decode_roce_frame(captured.data);
+    const auto packet = frame ? decode_roce(frame->udp_payload) : std::unexpected(frame.error());
+    if (!packet || packet->bth.dest_qpn == kGsiQpn || !info(packet->bth.opcode).request) continue;
+    first_request.try_emplace(frame->flow.source, packet->bth.psn);
+  }
+  EXPECT_EQ(first_request[req.primary.local_gid], rep.starting_psn);
+  EXPECT_EQ(first_request[req.primary.remote_gid], req.starting_psn);
+}
+
 }  // namespace
 }  // namespace isthmus::wire
