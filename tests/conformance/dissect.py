@@ -80,9 +80,6 @@ class Capture:
     _end = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + b"isthmus: end of the capture".ljust(46)
 
     def __init__(self, namespace, interface, path):
-        # A large send leaves as one buffer and is cut into packets by whoever needs packets: make
-        # that the sender, before the capture.
-        namespace.ip("link", "set", interface, "gso_max_segs", 1)
         self._namespace, self._interface, self._path = namespace, interface, path
         self._dumpcap = testing.Process(
             [*namespace.prefix, "dumpcap", "-q", "-i", interface, "-B", 64, "-w", path,
@@ -142,6 +139,10 @@ class Dissection(placements.Placed):
 
     def test_every_packet_is_well_formed_with_the_right_icrc(self):
         need_judges()
+        for host in (self.server, self.client):
+            # A large send leaves as one buffer and is cut into packets by whoever needs packets:
+            # make that the sender, before the capture.
+            host.namespace.ip("link", "set", "eth0", "gso_max_segs", 1)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "run.pcapng")
             with Capture(*placements.capture_points[self.placement], path):
