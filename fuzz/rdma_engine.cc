@@ -50,7 +50,9 @@ class Target {
       wire::store_le32(bytes.data() + record.size(),
                        wire::icrc({kPeer, kUs, rdma::kRocePort, rdma::kRocePort}, body));
     }
-    const rdma::OutgoingRun run{kPeer, kUs, bytes, static_cast<std::uint32_t>(bytes.size())};
+    const iovec part{bytes.data(), bytes.size()};
+    const auto size = static_cast<std::uint32_t>(bytes.size());
+    const rdma::OutgoingRun run{kPeer, kUs, {&part, 1}, size, size};
     network_.open(kPeer).send({&run, 1});
     network_.advance_to(network_.now_ns() + 10'000);
     step();

@@ -11,12 +11,20 @@ class Network::Port : public rdma::PacketPort {
 
   void send(std::span<const rdma::OutgoingRun> runs) override {
     for (const rdma::OutgoingRun& run : runs) {
-      for (std::size_t at = 0; at < run.bytes.size(); at += run.segment_bytes) {
-        const std::size_t bytes = std::min<std::size_t>(run.segment_bytes, run.bytes.size() - at);
-        if (!cut_) network_.carry(run.source, run.destination, run.bytes.subspan(at, bytes));
+      sent_.clear();
+      for (const iovec& part : run.parts) {
+        const auto* bytes = static_cast<const std::byte*>(part.iov_base);
+        sent_.insert(sent_.end(), bytes, bytes + part.iov_len);
+      }
+      const std::span<const std::byte> whole{sent_};
+      for (std::size_t at = 0; at < whole.size(); at += run.segment_bytes) {
+        const std::size_t bytes = std::min<std::size_t>(run.segment_bytes, whole.size() - at);
+        if (!cut_) network_.carry(run.source, run.destination, whole.subspan(at, bytes));
       }
     }
   }
+
+  void ask_for_hops() override {}
 
   std::uint32_t max_segments() const override { return 64; }
 
@@ -47,6 +55,7 @@ class Network::Port : public rdma::PacketPort {
  private:
   Network& network_;
   wire::IpAddress address_;
+  std::vector<std::byte> sent_;  // The run on its way.
   std::vector<Flight> bytes_;
   std::vector<rdma::IncomingDatagram> batch_;
   bool cut_ = false;

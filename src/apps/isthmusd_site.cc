@@ -52,11 +52,13 @@ Result<void> Site::start() {
 
 void Site::send(const control::CmDatagram& datagram) {
   wiring_.seen(datagram, false);
-  const rdma::OutgoingRun run{
-      .source = datagram.source,
-      .destination = datagram.destination,
-      .bytes = datagram.payload,
-      .segment_bytes = static_cast<std::uint32_t>(datagram.payload.size())};
+  const iovec part = os::part_of(datagram.payload);
+  const auto bytes = static_cast<std::uint32_t>(datagram.payload.size());
+  const rdma::OutgoingRun run{.source = datagram.source,
+                              .destination = datagram.destination,
+                              .parts = {&part, 1},
+                              .bytes = bytes,
+                              .segment_bytes = bytes};
   port_->send({&run, 1});
 }
 

@@ -177,11 +177,13 @@ TEST_F(FunctionServiceTest, SteersDatagramsToTheHolderAndNeverToTheNext) {
   const auto send_to_function_one = [&] {
     std::array<std::byte, 16> datagram{};
     datagram[6] = std::byte{0x40};  // QPN 0x004000: function 1.
+    const iovec part = os::part_of(datagram);
     const os::OutgoingDatagramRun run{
         .source = address_of(kAddress),
         .destination = address_of(kAddress),
         .destination_port = place_->groups()[0]->port(),
-        .bytes = datagram,
+        .parts = {&part, 1},
+        .bytes = 16,
         .segment_bytes = 16};
     sender->send({&run, 1});
   };

@@ -149,10 +149,12 @@ class KeeperTest : public testing::Test {
     const auto sender = std::move(*os::UdpSocket::open({.address = address_of(kAddress)}));
     std::array<std::byte, 16> datagram{};
     datagram[6] = std::byte(client.grant().function << 6);
+    const iovec part = os::part_of(datagram);
     const os::OutgoingDatagramRun run{.source = address_of(kAddress),
                                       .destination = address_of(kAddress),
                                       .destination_port = port_,
-                                      .bytes = datagram,
+                                      .parts = {&part, 1},
+                                      .bytes = 16,
                                       .segment_bytes = 16};
     sender->send({&run, 1});
     char byte = 0;

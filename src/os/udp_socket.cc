@@ -2,6 +2,8 @@
 
 #include <netinet/udp.h>
 #include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -51,9 +53,6 @@ void raise_buffers(const Fd& fd) {
 
 Result<void> set_v4_options(const Fd& fd) {
   ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO, "don't fragment"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IP, IP_PKTINFO, 1, "packet information"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IP, IP_RECVTTL, 1, "time to live"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IP, IP_RECVTOS, 1, "type of service"));
   ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IP, IP_MULTICAST_TTL, kHopLimit, "multicast hops"));
   // A datagram for a group goes to the sockets that joined it, not to every socket of the port.
   return set_option(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0, "own groups only");
@@ -63,12 +62,42 @@ Result<void> set_v6_options(const Fd& fd) {
   ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, "IPv6 only"));
   ISTHMUS_TRY_VOID(
       set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, "don't fragment"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, "packet information"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1, "hop limit"));
-  ISTHMUS_TRY_VOID(set_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1, "traffic class"));
   ISTHMUS_TRY_VOID(
       set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, kHopLimit, "multicast hops"));
   return set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0, "own groups only");
+}
+
+// A socket bound to one address need not be told where its datagrams went.
+void ask_for_destination(const Fd& fd, bool v4, bool wanted) {
+  const int value = wanted ? 1 : 0;
+  if (v4) {
+    setsockopt(fd.get(), IPPROTO_IP, IP_PKTINFO, &value, sizeof value);
+  } else {
+    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, &value, sizeof value);
+  }
+}
+
+void ask_for_hops(const Fd& fd, bool v4, bool wanted) {
+  const int value = wanted ? 1 : 0;
+  for (const int option : v4 ? std::array{IP_RECVTTL, IP_RECVTOS}
+                             : std::array{IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS}) {
+    setsockopt(fd.get(), v4 ? IPPROTO_IP : IPPROTO_IPV6, option, &value, sizeof value);
+  }
+}
+
+// The wrappers of glibc are cancellation points, which takes two atomic operations a call.
+long receive_message(int fd, msghdr& header) {
+  return syscall(SYS_recvmsg, fd, &header, MSG_DONTWAIT);
+}
+long receive_messages(int fd, std::span<mmsghdr> headers) {
+  return syscall(SYS_recvmmsg, fd, headers.data(), headers.size(), MSG_DONTWAIT, nullptr);
+}
+// How many of them the kernel took, or -1.
+long send_messages(int fd, std::span<mmsghdr> headers) {
+  if (headers.size() > 1) {
+    return syscall(SYS_sendmmsg, fd, headers.data(), headers.size(), MSG_DONTWAIT);
+  }
+  return syscall(SYS_sendmsg, fd, &headers[0].msg_hdr, MSG_DONTWAIT) < 0 ? -1 : 1;
 }
 
 Result<void> set_sharing(const Fd& fd, PortSharing sharing) {
@@ -102,7 +131,6 @@ T control_value(const cmsghdr& item) {
 struct UdpSocket::SendBatch {
   struct Slot {
     SocketAddress destination;
-    iovec segment;
     alignas(cmsghdr) std::array<char, kSendControlBytes> control;
   };
   std::array<mmsghdr, kRunsPerSend> headers;
@@ -181,8 +209,12 @@ Result<std::unique_ptr<UdpSocket>> UdpSocket::adopt(Fd fd) {
   if (generic->sa_family != AF_INET && generic->sa_family != AF_INET6) {
     return fail(ErrorCode::kInvalid, "the descriptor given as a UDP socket is something else");
   }
-  return std::unique_ptr<UdpSocket>(
-      new UdpSocket(std::move(fd), ip_address_of(*generic), port_of(*generic)));
+  std::unique_ptr<UdpSocket> socket{
+      new UdpSocket(std::move(fd), ip_address_of(*generic), port_of(*generic))};
+  // Another process may have had it before.
+  ask_for_destination(socket->fd_, socket->is_v4(), socket->is_wildcard());
+  os::ask_for_hops(socket->fd_, socket->is_v4(), false);
+  return socket;
 }
 
 UdpSocket::UdpSocket(Fd fd, const wire::IpAddress& address, std::uint16_t port)
@@ -198,6 +230,8 @@ UdpSocket::UdpSocket(Fd fd, const wire::IpAddress& address, std::uint16_t port)
 }
 
 UdpSocket::~UdpSocket() = default;
+
+void UdpSocket::ask_for_hops() { os::ask_for_hops(fd_, is_v4(), true); }
 
 bool UdpSocket::is_wildcard() const { return is_v4() ? address_.v4() == 0 : address_.is_zero(); }
 
@@ -227,14 +261,12 @@ void UdpSocket::add_to_batch(const OutgoingDatagramRun& run) {
 
   const unsigned scope = is_v4() ? 0 : scope_of(run.source, run.destination);
   slot.destination = socket_address_of(run.destination, run.destination_port, scope);
-  // SAFETY: sendmmsg does not write through the pointer.
-  slot.segment = {const_cast<std::byte*>(run.bytes.data()), run.bytes.size()};
   slot.control.fill(0);
   header = {};
   header.msg_name = &slot.destination.storage;
   header.msg_namelen = slot.destination.bytes;
-  header.msg_iov = &slot.segment;
-  header.msg_iovlen = 1;
+  header.msg_iov = const_cast<iovec*>(run.parts.data());  // SAFETY: sending does not write to it.
+  header.msg_iovlen = run.parts.size();
   header.msg_control = slot.control.data();
   if (is_v4() && run.source.is_v4()) {
     in_pktinfo from{};
@@ -246,7 +278,7 @@ void UdpSocket::add_to_batch(const OutgoingDatagramRun& run) {
     from.ipi6_ifindex = scope;
     append_control(header, IPPROTO_IPV6, IPV6_PKTINFO, from);
   }
-  if (run.bytes.size() > run.segment_bytes) {
+  if (run.bytes > run.segment_bytes) {
     append_control(header, SOL_UDP, UDP_SEGMENT, static_cast<std::uint16_t>(run.segment_bytes));
   }
   if (header.msg_controllen == 0) header.msg_control = nullptr;
@@ -257,8 +289,8 @@ void UdpSocket::flush_batch() {
   std::size_t sent = 0;
   bool patient = true;  // One wait for room in each flush: a stuck interface must not stop us.
   while (sent < batch.count) {
-    const int count = sendmmsg(fd_.get(), &batch.headers[sent],
-                               static_cast<unsigned>(batch.count - sent), MSG_DONTWAIT);
+    const long count =
+        send_messages(fd_.get(), std::span(batch.headers).subspan(sent, batch.count - sent));
     if (count > 0) {
       sent += static_cast<std::size_t>(count);
       continue;
@@ -279,18 +311,14 @@ void UdpSocket::flush_batch() {
 
 void UdpSocket::send(std::span<const OutgoingDatagramRun> runs) {
   for (const OutgoingDatagramRun& run : runs) {
-    ISTHMUS_ASSERT(run.segment_bytes > 0 && run.segment_bytes <= kMaxRunBytes);
+    ISTHMUS_ASSERT(run.segment_bytes > 0 && run.bytes <= kMaxRunBytes &&
+                   run.bytes <= run.segment_bytes * kMaxRunSegments &&
+                   run.parts.size() <= kMaxRunParts);
     if (run.destination.is_v4() != is_v4()) {
       ++counters_.send_failures;
       continue;
     }
-    const std::size_t segments = std::min(kMaxRunSegments, kMaxRunBytes / run.segment_bytes);
-    const std::size_t limit = segments * run.segment_bytes;
-    OutgoingDatagramRun part = run;
-    for (std::size_t from = 0; from < run.bytes.size(); from += limit) {
-      part.bytes = run.bytes.subspan(from, std::min(limit, run.bytes.size() - from));
-      add_to_batch(part);
-    }
+    add_to_batch(run);
   }
   flush_batch();
 }
@@ -301,9 +329,9 @@ int UdpSocket::receive_batch() {
   ReceiveBatch& batch = *incoming_;
   int count = 0;
   if (batch.found_in_a_row >= 2) {
-    count = recvmmsg(fd_.get(), batch.headers.data(), kBuffersPerReceive, MSG_DONTWAIT, nullptr);
+    count = static_cast<int>(receive_messages(fd_.get(), batch.headers));
   } else {
-    const ssize_t bytes = recvmsg(fd_.get(), &batch.headers[0].msg_hdr, MSG_DONTWAIT);
+    const long bytes = receive_message(fd_.get(), batch.headers[0].msg_hdr);
     if (bytes >= 0) batch.headers[0].msg_len = static_cast<unsigned>(bytes);
     count = bytes >= 0 ? 1 : 0;
   }
@@ -328,7 +356,8 @@ void UdpSocket::take_arrived(std::size_t index, std::size_t bytes) {
   msghdr& header = batch.headers[index].msg_hdr;
   ArrivedDatagram arrived;
   std::size_t segment_bytes = bytes;
-  bool has_destination = false;
+  bool has_destination = !is_wildcard();
+  if (has_destination) arrived.destination = address_;
   for (cmsghdr* item = CMSG_FIRSTHDR(&header); item; item = CMSG_NXTHDR(&header, item)) {
     const int level = item->cmsg_level;
     const int type = item->cmsg_type;

@@ -3,8 +3,7 @@
 // Primer: RoCEv2's checksum (ICRC) covers the IP identification field, which a UDP program neither
 // sets nor sees. Linux sends 0 there when the socket is not connected and must not fragment, and
 // 0, 1, 2, ... for the segments of one segmented send (UDP_SEGMENT, "GSO"). So a sender knows what
-// it will be, as long as it knows where runs are cut: a run longer than kMaxRunSegments or
-// kMaxRunBytes is cut here and the count restarts, so callers who care make shorter ones.
+// it will be.
 //
 // On arrival the kernel may hand over several datagrams of one sender as one buffer (UDP_GRO);
 // receive() splits them again.
@@ -12,6 +11,8 @@
 // Threading: shard-confined. The same open socket may be in use by several processes.
 // Spec: udp(7), ip(7), ipv6(7).
 #pragma once
+
+#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -27,13 +28,21 @@ namespace isthmus::os {
 
 constexpr std::size_t kMaxRunSegments = 64;   // UDP_MAX_SEGMENTS of every kernel with UDP_SEGMENT.
 constexpr std::size_t kMaxRunBytes = 64'000;  // An IP packet holds 65535 with its headers.
+constexpr std::size_t kMaxRunParts = 1024;    // UIO_MAXIOV.
 
-// Consecutive payloads for one destination: all of segment_bytes, the last may be shorter.
+inline iovec part_of(std::span<const std::byte> bytes) {
+  // SAFETY: parts of a run are only read.
+  return {const_cast<std::byte*>(bytes.data()), bytes.size()};
+}
+
+// Consecutive payloads for one destination: all of segment_bytes, the last may be shorter. At most
+// kMaxRunSegments, of kMaxRunBytes together.
 struct OutgoingDatagramRun {
   wire::IpAddress source;  // One of this host, of the socket's family; "::" lets the kernel choose.
   wire::IpAddress destination;
   std::uint16_t destination_port = 0;
-  std::span<const std::byte> bytes;
+  std::span<const iovec> parts;  // Their bytes, one after the other; at most kMaxRunParts.
+  std::uint32_t bytes = 0;       // Of all parts.
   std::uint32_t segment_bytes = 0;
 };
 
@@ -41,7 +50,7 @@ struct ArrivedDatagram {
   wire::IpAddress source;
   wire::IpAddress destination;
   std::uint16_t source_port = 0;
-  std::uint8_t hop_limit = 0;
+  std::uint8_t hop_limit = 0;      // These two are 0 before ask_for_hops().
   std::uint8_t traffic_class = 0;
   std::span<const std::byte> payload;
 };
@@ -81,6 +90,9 @@ class UdpSocket {
 
   // Any number of runs, each by as few system calls as possible. What the kernel refuses is lost.
   void send(std::span<const OutgoingDatagramRun> runs);
+
+  // From now on the kernel tells hop limit and traffic class of what arrives, for 0.1 µs each.
+  void ask_for_hops();
 
   // One batch, without waiting; empty when there is nothing. Valid until the next call.
   std::span<const ArrivedDatagram> receive();

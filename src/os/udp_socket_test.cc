@@ -66,23 +66,28 @@ class UdpFamilies : public testing::TestWithParam<const char*> {};
 TEST_P(UdpFamilies, CarryARunOfSegmentsAsDatagrams) {
   const auto receiver = open_at(GetParam());
   const auto sender = open_at(GetParam());
+  receiver->ask_for_hops();
   const IpAddress here = address_of(GetParam());
 
-  // 150 segments of 1000 and one of 10: cut at 64 segments or 64000 bytes, each a datagram.
-  const std::vector<std::byte> sent = numbered_bytes(150'010);
+  // 60 segments of 1000 and one of 10, in parts that end anywhere.
+  const std::vector<std::byte> sent = numbered_bytes(60'010);
+  const std::array parts{part_of(std::span(sent).first(1)),
+                         part_of(std::span(sent).subspan(1, 30'499)),
+                         part_of(std::span(sent).subspan(30'500))};
   const OutgoingDatagramRun run{.source = here,
                                 .destination = here,
                                 .destination_port = receiver->port(),
-                                .bytes = sent,
+                                .parts = parts,
+                                .bytes = 60'010,
                                 .segment_bytes = 1000};
   sender->send({&run, 1});
   const Arrivals arrivals = take(*receiver, sent.size());
   EXPECT_EQ(arrivals.bytes, sent);
-  ASSERT_EQ(arrivals.sizes.size(), 151u);
-  EXPECT_EQ(std::ranges::count(arrivals.sizes, 1000u), 150);
+  ASSERT_EQ(arrivals.sizes.size(), 61u);
+  EXPECT_EQ(std::ranges::count(arrivals.sizes, 1000u), 60);
   EXPECT_EQ(arrivals.sizes.back(), 10u);
 
-  // The addresses of both ends and what the ICRC and the GRH area need come along.
+  // The addresses of both ends come along; what only the GRH area needs, when asked for.
   const ArrivedDatagram& last = arrivals.datagrams.back();
   EXPECT_EQ(last.source, here);
   EXPECT_EQ(last.destination, here);
@@ -100,10 +105,12 @@ TEST(UdpSocket, LosesWhatTheKernelRefusesAndSendsTheRest) {
   const auto sender = UdpSocket::open({.address = IpAddress::from_v4(0)});
   ASSERT_TRUE(sender) << sender.error().message;
   const std::vector<std::byte> bytes = numbered_bytes(8);
+  const iovec part = part_of(bytes);
   const OutgoingDatagramRun good{.source = address_of("127.0.0.78"),
                                  .destination = address_of("127.0.0.77"),
                                  .destination_port = receiver->port(),
-                                 .bytes = bytes,
+                                 .parts = {&part, 1},
+                                 .bytes = 8,
                                  .segment_bytes = 8};
   OutgoingDatagramRun foreign = good;
   foreign.source = address_of("192.0.2.77");  // Not an address of ours.
@@ -145,10 +152,12 @@ TEST(UdpSocket, GivesMulticastToMembersAlone) {
 
   const auto sender = open_at("127.0.0.77");
   const std::vector<std::byte> bytes = numbered_bytes(8);
+  const iovec part = part_of(bytes);
   const OutgoingDatagramRun run{.source = address_of("127.0.0.77"),
                                 .destination = group,
                                 .destination_port = (*member)->port(),
-                                .bytes = bytes,
+                                .parts = {&part, 1},
+                                .bytes = 8,
                                 .segment_bytes = 8};
   sender->send({&run, 1});
   const Arrivals arrivals = take(**member, 8);
@@ -185,10 +194,12 @@ class Steering : public testing::Test {
 
   void send(std::uint32_t qpn, std::size_t bytes = 12) {
     const auto header = header_for(qpn);
+    const iovec part = part_of(std::span(header).first(bytes));
     const OutgoingDatagramRun run{.source = address_of(kAddress),
                                   .destination = address_of(kAddress),
                                   .destination_port = group_->port(),
-                                  .bytes = std::span(header).first(bytes),
+                                  .parts = {&part, 1},
+                                  .bytes = static_cast<std::uint32_t>(bytes),
                                   .segment_bytes = 12};
     sender_->send({&run, 1});
   }

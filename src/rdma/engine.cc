@@ -182,6 +182,7 @@ Result<std::unique_ptr<QueuePair>> Engine::create_qp(const QueuePairSpec& spec) 
         state_->generations[index]++ & ((1u << kQpGenerationBits) - 1);
     const std::uint32_t qpn = state_->options.function << kFunctionShift |
                               generation << kQpIndexBits | index;
+    if (spec.type == IBV_QPT_UD) state_->port.ask_for_hops();
     return std::make_unique<QueuePair>(*state_, given, qpn);
   }
   return fail(ErrorCode::kNoMemory, "all %u queue pairs are in use", kMaxQueuePairs);

@@ -70,7 +70,7 @@ struct EngineState {
   std::byte* null_memory();
 
   // One round of each kind of work; true: something moved.
-  bool receive_packets();
+  bool receive_packets(std::uint32_t most_batches);
   bool serve_neighbours();
   bool run_deadlines();
   bool run_active();

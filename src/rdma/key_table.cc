@@ -210,6 +210,20 @@ bool read_key_memory(const KeyValues& values, std::uint64_t offset, std::span<st
   return true;
 }
 
+int refer(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+          std::uint64_t offset, std::uint64_t length, std::span<iovec> out) {
+  std::size_t count = 0;
+  const bool possible = for_each_piece(
+      keys, pd, sges, offset, length, 0,
+      [&](const KeyValues& values, std::uint64_t, std::uint64_t bytes) {
+        if (values.flags != 0 || count == out.size()) return false;
+        // SAFETY: inside a memory region that the program registered and still owns.
+        out[count++] = {reinterpret_cast<void*>(values.host_address), bytes};
+        return true;
+      });
+  return possible ? static_cast<int>(count) : -1;
+}
+
 bool gather(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
             std::uint64_t offset, std::span<std::byte> out) {
   return for_each_piece(keys, pd, sges, offset, out.size(), 0,

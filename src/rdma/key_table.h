@@ -90,6 +90,11 @@ int resolve(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sge
             std::uint64_t offset, std::uint64_t length, bool write, std::byte* scratch,
             std::span<iovec> out);
 
+// The same for a part that is only read, and only if it can be read where it is, by whoever and
+// without fault: -1 also for null keys and pages on demand.
+int refer(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,
+          std::uint64_t offset, std::uint64_t length, std::span<iovec> out);
+
 // Copies between a message's memory and a flat buffer. False: a key does not fit, or the list is
 // too short for it.
 bool gather(const KeyTable& keys, std::uint32_t pd, std::span<const ibv_sge> sges,

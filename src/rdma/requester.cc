@@ -66,7 +66,7 @@ Opcode service_opcode(const QueuePair& qp, Opcode rc) {
 
 void Requester::start(Psn first) {
   reset();
-  next_ = unacked_ = first;
+  next_ = unacked_ = never_sent_ = first;
   number_ = qp_.send_queue.head();
   retries_left_ = qp_.attr().retry_cnt;
   rnr_retries_left_ = qp_.attr().rnr_retry;
@@ -132,7 +132,7 @@ bool Requester::transmit(PacketBurst& burst, std::uint64_t now) {
 bool Requester::start_entry(SendEntry& entry) {
   if (!qp_.may_start()) return false;
   if ((entry.flags & IBV_SEND_FENCE) && responses_pending_ > 0) return false;
-  entry.first_psn = next_;
+  entry.first_psn = never_sent_ = next_;
   entry.charge_before = charge_;
   entry.packets = 0;
   if (entry.opcode == IBV_WR_BIND_MW || entry.opcode == IBV_WR_LOCAL_INV) {
@@ -201,20 +201,42 @@ bool Requester::send_packet(SendEntry& entry, std::uint32_t index, PacketBurst& 
   packet.ieth.rkey = entry.immediate;
   packet.xrc.srq_number = entry.srq_number;
 
+  if (!commit_with_payload(packet, entry, offset, bytes, burst)) {
+    fail_entry(entry, IBV_WC_LOC_PROT_ERR);
+    return false;
+  }
+  qp_.count_sent(last ? 1 : 0, bytes);
+  return true;
+}
+
+// False: a key does not fit.
+bool Requester::commit_with_payload(const wire::RocePacket& packet, const SendEntry& entry,
+                                    std::uint64_t offset, std::uint32_t bytes,
+                                    PacketBurst& burst) {
   const std::size_t header_bytes = wire::info(packet.bth.opcode).header_bytes;
   const std::size_t total = header_bytes + bytes + packet.bth.pad_count;
+  const auto sges = qp_.send_queue.sges(number_);
   std::byte* out = burst.begin(total);
   wire::encode_headers(packet, out);
+  const bool is_first_time = !Psn{packet.bth.psn}.is_behind(never_sent_);
+  if (is_first_time) never_sent_ = Psn{packet.bth.psn}.next();
   if (entry.flags & IBV_SEND_INLINE) {
     std::memcpy(out + header_bytes, qp_.send_queue.inline_bytes(number_) + offset, bytes);
-  } else if (!gather(qp_.engine().keys, qp_.pd_number(), qp_.send_queue.sges(number_), offset,
-                     {out + header_bytes, bytes})) {
-    fail_entry(entry, IBV_WC_LOC_PROT_ERR);
+  } else if (is_first_time && burst.refers(bytes, qp_.qpn())) {
+    std::array<iovec, kMaxSge> pieces;
+    const int count = refer(qp_.engine().keys, qp_.pd_number(), sges, offset, bytes, pieces);
+    if (count > 0) {
+      burst.commit(qp_.path(), header_bytes, {pieces.data(), static_cast<std::size_t>(count)},
+                   packet.bth.pad_count, qp_.qpn());
+      return true;
+    }
+  }
+  if (!(entry.flags & IBV_SEND_INLINE) &&
+      !gather(qp_.engine().keys, qp_.pd_number(), sges, offset, {out + header_bytes, bytes})) {
     return false;
   }
   std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
   burst.commit(qp_.path(), total, qp_.qpn());
-  qp_.count_sent(last ? 1 : 0, bytes);
   return true;
 }
 

@@ -54,6 +54,8 @@ class Requester {
   Step send_read_requests(SendEntry& entry, PacketBurst& burst);
   Step send_atomic(SendEntry& entry, PacketBurst& burst);
   bool send_packet(SendEntry& entry, std::uint32_t index, PacketBurst& burst);
+  bool commit_with_payload(const wire::RocePacket& packet, const SendEntry& entry,
+                           std::uint64_t offset, std::uint32_t bytes, PacketBurst& burst);
   void fail_entry(SendEntry& entry, ibv_wc_status status);
   void fail_oldest(ibv_wc_status status);
   // All before `psn` is acknowledged. False: a response that should have come first is missing.
@@ -78,6 +80,7 @@ class Requester {
   QueuePair& qp_;
   Psn next_;              // Of the next new packet.
   Psn unacked_;           // The oldest not acknowledged.
+  Psn never_sent_;        // Of the entry that is being sent: packets from here on are not repeats.
   std::uint64_t number_ = 0;   // The entry to send from,
   std::uint32_t packet_ = 0;   // and its packet.
   std::uint32_t responses_pending_ = 0;  // Started READs and atomics that are not complete.

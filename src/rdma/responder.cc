@@ -102,7 +102,7 @@ Responder::Outcome Responder::execute(const wire::RocePacket& packet, std::uint3
     case Kind::kWrite:
       return check_position(packet) ? execute_write(packet) : Outcome::kInvalid;
     case Kind::kReadRequest:
-      return message_ == Message::kNone ? execute_read(packet, psns) : Outcome::kInvalid;
+      return message_ == Message::kNone ? execute_read(packet, false, psns) : Outcome::kInvalid;
     case Kind::kAtomicRequest:
       return message_ == Message::kNone ? execute_atomic(packet) : Outcome::kInvalid;
     case Kind::kAtomicWrite:
@@ -221,7 +221,8 @@ void Responder::complete_message(const wire::RocePacket& packet, bool is_write) 
   drop_message();
 }
 
-Responder::Outcome Responder::execute_read(const wire::RocePacket& packet, std::uint32_t& psns) {
+Responder::Outcome Responder::execute_read(const wire::RocePacket& packet, bool again,
+                                           std::uint32_t& psns) {
   if (!(qp_.access() & IBV_ACCESS_REMOTE_READ)) return Outcome::kInvalid;
   if (packet.reth.length > kMaxMessageBytes) return Outcome::kInvalid;
   const auto reads = static_cast<std::uint32_t>(
@@ -249,6 +250,7 @@ Responder::Outcome Responder::execute_read(const wire::RocePacket& packet, std::
           .length = packet.reth.length,
           .packets = psns,
           .sent = 0,
+          .again = again,
           .original = 0});
   qp_.count_received(1, 0);
   return Outcome::kDone;
@@ -323,6 +325,7 @@ void Responder::refuse(const wire::RocePacket& packet, Outcome outcome) {
   answer_ack(Psn{packet.bth.psn}, wire::nak_syndrome(code));
   // The answer leaves before the error state silences us.
   transmit(qp_.engine().burst);
+  qp_.engine().burst.flush();
   qp_.enter_error(outcome == Outcome::kInvalid ? IBV_EVENT_QP_REQ_ERR : IBV_EVENT_QP_ACCESS_ERR);
 }
 
@@ -339,7 +342,7 @@ void Responder::answer_duplicate(const wire::RocePacket& packet) {
     // Again from memory: the value may be newer, which a READ may see.
     std::uint32_t psns = 0;
     const std::uint32_t msn = msn_;
-    const Outcome outcome = execute_read(packet, psns);
+    const Outcome outcome = execute_read(packet, true, psns);
     msn_ = msn;
     if (outcome != Outcome::kDone && outcome != Outcome::kNotReady) refuse(packet, outcome);
     return;
@@ -447,11 +450,17 @@ bool Responder::send_read_packets(Answer& read, PacketBurst& burst, std::uint32_
     const std::size_t header_bytes = wire::info(packet.bth.opcode).header_bytes;
     std::byte* out = burst.begin(header_bytes + bytes + packet.bth.pad_count);
     wire::encode_headers(packet, out);
-    if (!read_key_memory(values, offset, {out + header_bytes, bytes})) {
-      return refuse_read(read, burst);
+    if (!read.again && values.flags == 0 && burst.refers(bytes, qp_.qpn())) {
+      // SAFETY: inside a memory region that the program registered and still owns.
+      const iovec piece{reinterpret_cast<void*>(values.host_address + offset), bytes};
+      burst.commit(qp_.path(), header_bytes, {&piece, 1}, packet.bth.pad_count, qp_.qpn());
+    } else {
+      if (!read_key_memory(values, offset, {out + header_bytes, bytes})) {
+        return refuse_read(read, burst);
+      }
+      std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
+      burst.commit(qp_.path(), header_bytes + bytes + packet.bth.pad_count, qp_.qpn());
     }
-    std::memset(out + header_bytes + bytes, 0, packet.bth.pad_count);
-    burst.commit(qp_.path(), header_bytes + bytes + packet.bth.pad_count, qp_.qpn());
     qp_.count_sent(last ? 1 : 0, bytes);
   }
   return true;

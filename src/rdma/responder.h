@@ -67,6 +67,7 @@ class Responder {
     std::uint32_t length;
     std::uint32_t packets;
     std::uint32_t sent;
+    bool again;  // It was asked for before.
     // Atomic
     std::uint64_t original;
   };
@@ -79,7 +80,7 @@ class Responder {
   Outcome execute(const wire::RocePacket& packet, std::uint32_t& psns);
   Outcome execute_send(const wire::RocePacket& packet);
   Outcome execute_write(const wire::RocePacket& packet);
-  Outcome execute_read(const wire::RocePacket& packet, std::uint32_t& psns);
+  Outcome execute_read(const wire::RocePacket& packet, bool again, std::uint32_t& psns);
   Outcome execute_atomic(const wire::RocePacket& packet);
   Outcome execute_atomic_write(const wire::RocePacket& packet);
   void answer_empty_read(Psn psn);

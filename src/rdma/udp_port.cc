@@ -57,6 +57,7 @@ void UdpPort::send(std::span<const OutgoingRun> runs) {
     outgoing_.push_back({.source = run.source,
                          .destination = run.destination,
                          .destination_port = socket->port(),
+                         .parts = run.parts,
                          .bytes = run.bytes,
                          .segment_bytes = run.segment_bytes});
   }
@@ -104,11 +105,17 @@ std::span<const IncomingDatagram> UdpPort::receive() {
   return incoming_;
 }
 
+void UdpPort::ask_for_hops() {
+  wants_hops_ = true;
+  for (const auto& socket : sockets_) socket->ask_for_hops();
+}
+
 bool UdpPort::join_by_own_socket(const wire::IpAddress& group, const wire::IpAddress& on) {
   auto socket = os::UdpSocket::open({.address = group,
                                      .port = sockets_.front()->port(),
                                      .sharing = os::PortSharing::kMulticast});
   if (!socket || !(*socket)->join(group, on) || !readable_->add((*socket)->fd(), 0)) return false;
+  if (wants_hops_) (*socket)->ask_for_hops();
   memberships_.push_back({group, std::move(*socket)});
   return true;
 }

@@ -32,6 +32,7 @@ class UdpPort final : public PacketPort {
   void send(std::span<const OutgoingRun> runs) override;
   std::uint32_t max_segments() const override { return os::kMaxRunSegments; }
   std::span<const IncomingDatagram> receive() override;
+  void ask_for_hops() override;
   bool join(const wire::IpAddress& group) override;
   void leave(const wire::IpAddress& group) override;
 
@@ -60,6 +61,7 @@ class UdpPort final : public PacketPort {
   std::size_t recent_ = 0;     // The socket that delivered last: asked each time.
   std::size_t turn_ = 0;       // The next of the others to be asked.
   std::uint32_t calls_ = 0;
+  bool wants_hops_ = false;
 };
 
 }  // namespace isthmus::rdma

@@ -45,13 +45,17 @@ TEST(UdpPort, SendsFromTheSocketOfTheSourceAndHearsAll) {
   const auto left = open_port(port, {"127.0.0.77", "127.0.0.79"});
   const auto right = open_port(port, {"127.0.0.78"});
   const std::array<std::byte, 96> bytes{};
+  const iovec all = os::part_of(bytes);
+  const iovec some = os::part_of(std::span(bytes).first(32));
   const std::array runs{OutgoingRun{.source = address_of("127.0.0.77"),
                                     .destination = address_of("127.0.0.78"),
-                                    .bytes = bytes,
+                                    .parts = {&all, 1},
+                                    .bytes = 96,
                                     .segment_bytes = 64},
                         OutgoingRun{.source = address_of("127.0.0.79"),
                                     .destination = address_of("127.0.0.78"),
-                                    .bytes = std::span(bytes).first(32),
+                                    .parts = {&some, 1},
+                                    .bytes = 32,
                                     .segment_bytes = 32}};
   left->send(runs);
   auto found = receive(*right);
@@ -62,10 +66,12 @@ TEST(UdpPort, SendsFromTheSocketOfTheSourceAndHearsAll) {
   EXPECT_EQ(left->counters().send_failures, 0u);
 
   // Both sockets of the left are heard, whichever delivered last.
+  const iovec little = os::part_of(std::span(bytes).first(16));
   for (const char* target : {"127.0.0.79", "127.0.0.77", "127.0.0.79"}) {
     const OutgoingRun back{.source = address_of("127.0.0.78"),
                            .destination = address_of(target),
-                           .bytes = std::span(bytes).first(16),
+                           .parts = {&little, 1},
+                           .bytes = 16,
                            .segment_bytes = 16};
     right->send({&back, 1});
     EXPECT_EQ(receive(*left), (decltype(found){{"127.0.0.78", 16}}));
@@ -76,10 +82,12 @@ TEST(UdpPort, CarriesIpv6BesideIpv4) {
   const std::uint16_t port = free_port();
   const auto both = open_port(port, {"127.0.0.77", "::1"});
   const std::array<std::byte, 16> bytes{};
+  const iovec part = os::part_of(bytes);
   for (const char* address : {"::1", "127.0.0.77"}) {
     const OutgoingRun run{.source = address_of(address),
                           .destination = address_of(address),
-                          .bytes = bytes,
+                          .parts = {&part, 1},
+                          .bytes = 16,
                           .segment_bytes = 16};
     both->send({&run, 1});
     EXPECT_EQ(receive(*both),
@@ -93,9 +101,11 @@ TEST(UdpPort, JoinsAGroupThoughItsSocketsHaveOneAddress) {
   const auto sender = open_port(port, {"127.0.0.78"});
   const wire::IpAddress group = address_of("239.77.3.4");
   const std::array<std::byte, 16> bytes{};
+  const iovec part = os::part_of(bytes);
   const OutgoingRun run{.source = address_of("127.0.0.78"),
                         .destination = group,
-                        .bytes = bytes,
+                        .parts = {&part, 1},
+                        .bytes = 16,
                         .segment_bytes = 16};
   ASSERT_TRUE(member->join(group));
   ASSERT_TRUE(member->join(group));  // Again: nothing changes.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 
 #include "base/assert.h"
 #include "os/poll.h"
@@ -206,18 +207,40 @@ void Progress::rest(std::unique_lock<ContextLock>& guard) {
 
 void Progress::serve(std::unique_lock<ContextLock>& guard) {
   for (std::uint32_t round = 0; round < kRoundsPerHold; ++round) {
-    if (engine_.progress()) continue;
-    if (!begin_sleep()) continue;
-    wait_helper(guard, *all_, time_left(sleep_deadline_ns_));
-    end_sleep();
-    polls_while_served_ = 0;
-    return;
+    if (engine_.progress()) {
+      polls_while_served_ = 0;
+      idle_since_ns_ = 0;
+    } else if (!keeps_spinning()) {
+      if (!begin_sleep()) continue;
+      const std::uint64_t before = os::now_ns();
+      wait_helper(guard, *all_, time_left(sleep_deadline_ns_));
+      end_sleep();
+      spins_ = os::now_ns() - before < kSpinNs;
+      polls_while_served_ = 0;
+      return;
+    } else {
+      break;
+    }
   }
+  if (++holds_ % kHoldsPerLookAround == 0) wait_helper(guard, *quiet_, 0);
   let_others_in(guard);
+}
+
+// Being woken takes longer than most gaps in a stream of messages. So when the last sleep was
+// short, the next one waits until nothing has come for as long as waking takes.
+bool Progress::keeps_spinning() {
+  if (!spins_) return false;
+  const std::uint64_t now = os::now_ns();
+  if (idle_since_ns_ == 0) idle_since_ns_ = now;
+  if (now - idle_since_ns_ < kSpinNs) return true;
+  idle_since_ns_ = 0;
+  spins_ = false;
+  return false;
 }
 
 void Progress::let_others_in(std::unique_lock<ContextLock>& guard) {
   guard.unlock();
+  std::this_thread::yield();  // The program may share our processor.
   lock_.lock_politely();
   guard = std::unique_lock{lock_, std::adopt_lock};
 }

@@ -107,6 +107,9 @@ class Progress {
   static constexpr std::uint32_t kQuietTicksToRest = 8;
   // Of one hold of the lock, so that posting threads get their turn.
   static constexpr std::uint32_t kRoundsPerHold = 16;
+  // A helper that never sleeps looks at the daemon and at kicks this often.
+  static constexpr std::uint32_t kHoldsPerLookAround = 64;
+  static constexpr std::uint64_t kSpinNs = 50'000;
 
  private:
   Progress(ContextLock& lock, rdma::Engine& engine, ProgressOptions options);
@@ -130,6 +133,7 @@ class Progress {
   bool work_waits();
   bool is_neglected(std::unique_lock<ContextLock>& guard);
   void serve(std::unique_lock<ContextLock>& guard);
+  bool keeps_spinning();
   void rest(std::unique_lock<ContextLock>& guard);
   void wait_helper(std::unique_lock<ContextLock>& guard, os::Epoll& set, std::uint64_t timeout_ns);
 
@@ -152,6 +156,10 @@ class Progress {
   std::uint64_t sleep_deadline_ns_ = UINT64_MAX;
   std::uint64_t waits_ = 0;            // Times a waiter slept.
   std::uint32_t quiet_ticks_ = 0;
+  // Of the helper while it serves.
+  bool spins_ = false;
+  std::uint64_t idle_since_ns_ = 0;
+  std::uint32_t holds_ = 0;
 };
 
 }  // namespace isthmus::verbs

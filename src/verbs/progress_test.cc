@@ -32,6 +32,7 @@ class NotingPort final : public rdma::PacketPort {
     }
     return {};
   }
+  void ask_for_hops() override {}
   bool join(const wire::IpAddress&) override { return false; }
   void leave(const wire::IpAddress&) override {}
 

@@ -41,7 +41,8 @@ for module in $(cat /modules/order); do insmod /modules/$module || echo "no $mod
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 hostroot /root || exec sh
 for folder in proc sys dev; do mount --move /$folder /root/$folder; done
 for folder in tmp run; do mount -t tmpfs tmpfs /root/$folder; done
-exec switch_root -c /dev/console /root /usr/bin/python3 -B @AGENT@ $address $mtu
+new=/root; cat /agent.py >$new/run/agent.py
+exec switch_root -c /dev/console /root /usr/bin/python3 -B /run/agent.py $address $mtu
 """
 
 
@@ -116,7 +117,8 @@ def build_initramfs(modules, output):
             shutil.copy(path, root / "modules")
         (root / "modules/order").write_text("\n".join(path.name for path in order))
         init = root / "init"
-        init.write_text(INIT.replace("@AGENT@", str(pathlib.Path(agent.__file__).resolve())))
+        init.write_text(INIT)
+        shutil.copy(agent.__file__, root / "agent.py")
         init.chmod(0o755)
         names = subprocess.run(["find", "."], cwd=root, check=True, capture_output=True).stdout
         archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names,
