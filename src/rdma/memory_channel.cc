@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "os/event_fd.h"
-#include "os/process_memory.h"
 #include "rdma/capture_message.h"
 #include "rdma/engine_state.h"
 #include "rdma/peer_window.h"
@@ -163,9 +162,9 @@ MemoryChannel::Direct MemoryChannel::execute_directly(SendEntry& entry) {
   // SAFETY: an address of the neighbour, used only by the kernel, which checks it.
   const iovec remote{reinterpret_cast<void*>(values.host_address), entry.length};
   const std::span<const iovec> list{local.data(), static_cast<std::size_t>(pieces)};
-  const std::int32_t process = qp_.neighbour()->process_id();
-  const std::ptrdiff_t moved = is_read ? os::read_process_memory(process, list, {&remote, 1})
-                                       : os::write_process_memory(process, list, {&remote, 1});
+  const os::ProcessMemory& memory = qp_.neighbour()->memory();
+  const std::ptrdiff_t moved =
+      is_read ? memory.read(list, {&remote, 1}) : memory.write(list, {&remote, 1});
   // A region whose pages are gone, or a neighbour that is: the ring, and its timeout, tell which.
   return moved == static_cast<std::ptrdiff_t>(entry.length) ? Direct::kDone : Direct::kRefused;
 }
@@ -412,8 +411,7 @@ bool MemoryChannel::pull(const RingEntry& slot, const RingRequest& request,
     // SAFETY: an address of the sender, used only by the kernel, which checks it.
     remote[i] = {reinterpret_cast<void*>(slot.segments[i].address), slot.segments[i].bytes};
   }
-  return os::read_process_memory(qp_.neighbour()->process_id(), local,
-                                 {remote.data(), request.segment_count}) ==
+  return qp_.neighbour()->memory().read(local, {remote.data(), request.segment_count}) ==
          static_cast<std::ptrdiff_t>(request.length);
 }
 
@@ -521,8 +519,8 @@ ibv_wc_status MemoryChannel::execute_read(const RingEntry& slot, const RingReque
     // SAFETY: an address of the sender, used only by the kernel, which checks it.
     remote[i] = {reinterpret_cast<void*>(slot.segments[i].address), slot.segments[i].bytes};
   }
-  const std::ptrdiff_t moved = os::write_process_memory(
-      qp_.neighbour()->process_id(), {&local, 1}, {remote.data(), request.segment_count});
+  const std::ptrdiff_t moved = qp_.neighbour()->memory().write(
+      {&local, 1}, {remote.data(), request.segment_count});
   qp_.count_sent(0, request.length);
   return moved == static_cast<std::ptrdiff_t>(request.length) ? IBV_WC_SUCCESS
                                                               : IBV_WC_LOC_PROT_ERR;
