@@ -212,16 +212,17 @@ void Daemon::on_cm(os::Fd connection, control::Greeting greeting) {
 
 void Daemon::check_whether_needed() {
   if (!functions_) return;  // We are ending.
-  const bool needed = functions_->count() > 0 || (server_ && server_->holder_count() > 0);
-  had_client_ = had_client_ || needed;
-  if (options_.is_private && had_client_ && !needed) {
-    // After this turn: a function that is just going is still counted.
-    loop_->post([this] {
-      if (functions_->count() > 0 || server_->holder_count() > 0) return;
-      ISTHMUS_LOG(kInfo, "the last client has gone");
-      loop_->stop();
-    });
-  }
+  const auto needed = [this] {
+    return functions_->count() > 0 || (server_ && server_->holder_count() > 0);
+  };
+  had_client_ = had_client_ || needed();
+  if (!options_.is_private || !had_client_) return;
+  // After this turn: a function that is just going is still counted.
+  loop_->post([this, needed] {
+    if (needed()) return;
+    ISTHMUS_LOG(kInfo, "the last client has gone");
+    loop_->stop();
+  });
 }
 
 void Daemon::on_signal() {

@@ -17,8 +17,8 @@ using wire::Opcode;
 // What a packet takes of a receiver's socket buffer beside its payload: headers, and the kernel's
 // bookkeeping of a short one.
 constexpr std::uint64_t kPacketCharge = 512;
-// Linux gives a socket 208 KiB by default (net.core.rmem_default) and charges about 1.3 bytes for
-// each one of a long run, so 128 KiB under way fit.
+// A socket may ask for net.core.rmem_max, 208 KiB by default, and gets the double for payload and
+// bookkeeping. Linux charges about 1.3 bytes for each one of a long run, so 256 KiB under way fit.
 constexpr std::uint64_t kStartWindow = 128 * 1024;
 constexpr std::uint64_t kMaxWindow = 256 * 1024;
 constexpr std::uint64_t kReadPieceBytes = 64 * 1024;
