@@ -22,7 +22,11 @@ constexpr std::uint64_t kPacketCharge = 512;
 constexpr std::uint64_t kStartWindow = 128 * 1024;
 constexpr std::uint64_t kMaxWindow = 256 * 1024;
 constexpr std::uint64_t kReadPieceBytes = 64 * 1024;
-constexpr std::uint32_t kReadPieces = 2;  // Under way: the same 128 KiB.
+// Responses to READs come into our own socket, from all peers together.
+constexpr std::uint64_t kReadWindow = 256 * 1024;
+// Nobody says what became of an unreliable packet, so no more than this many bytes leave at once,
+// and one each nanosecond: a receiver that polls keeps up with 1 GB/s.
+constexpr std::uint64_t kUnpacedBytes = 128 * 1024;
 constexpr std::uint32_t kPacketsPerRound = 128;
 constexpr std::uint32_t kPacketsPerAckRequest = 16;
 // A second complaint about the same loss within this time comes from the same burst.
@@ -77,6 +81,7 @@ void Requester::reset() {
   next_ = unacked_ = went_back_to_ = Psn{};
   number_ = qp_.send_queue.tail();
   packet_ = responses_pending_ = read_requests_ = 0;
+  expect_read_bytes(INT64_MIN);
   charge_ = acked_charge_ = rnr_until_ns_ = went_back_ns_ = 0;
   went_back_ = false;
 }
@@ -117,9 +122,10 @@ bool Requester::transmit(PacketBurst& burst, std::uint64_t now) {
       } else if (entry.expects_response()) {
         step = send_atomic(entry, burst);
       } else {
-        step = send_packets(entry, burst);
+        step = send_packets(entry, burst, now);
       }
-      if (step == Step::kBlocked) break;
+      more = step == Step::kPaced;
+      if (step != Step::kSent) break;
     }
     ++number_;
     packet_ = 0;
@@ -161,12 +167,20 @@ bool Requester::start_entry(SendEntry& entry) {
   return true;
 }
 
-Requester::Step Requester::send_packets(SendEntry& entry, PacketBurst& burst) {
+// Whether `bytes` may leave now; then they are counted.
+bool Requester::keeps_pace(std::uint64_t bytes, std::uint64_t now) {
+  if (paced_until_ns_ > now + kUnpacedBytes) return false;
+  paced_until_ns_ = std::max(paced_until_ns_, now) + bytes;
+  return true;
+}
+
+Requester::Step Requester::send_packets(SendEntry& entry, PacketBurst& burst, std::uint64_t now) {
   const std::uint32_t acknowledged = unacked_.steps_from(entry.first_psn);
   if (acknowledged < entry.packets) packet_ = std::max(packet_, acknowledged);
   for (; packet_ < entry.packets; ++packet_) {
     const std::uint64_t before = entry.charge_before + packet_ * charge_per_packet();
     if (qp_.is_reliable() && before >= acked_charge_ + window_) return Step::kBlocked;
+    if (!qp_.is_reliable() && !keeps_pace(qp_.mtu_bytes(), now)) return Step::kPaced;
     if (!send_packet(entry, packet_, burst)) return Step::kBlocked;
   }
   if (!qp_.is_reliable()) {
@@ -243,12 +257,8 @@ bool Requester::commit_with_payload(const wire::RocePacket& packet, const SendEn
 Requester::Step Requester::send_read_requests(SendEntry& entry, PacketBurst& burst) {
   const std::uint32_t piece = read_piece_packets();
   while (entry.requested < entry.packets) {
+    if (read_requests_ >= qp_.attr().max_rd_atomic || !fits_read_window()) return Step::kBlocked;
     // Pieces keep their places across a resend, so that they can be counted.
-    const std::uint32_t under_way =
-        (entry.requested + piece - 1) / piece - entry.received / piece;
-    if (under_way >= kReadPieces || read_requests_ >= qp_.attr().max_rd_atomic) {
-      return Step::kBlocked;
-    }
     const std::uint32_t end = std::min(entry.packets, (entry.requested / piece + 1) * piece);
     const std::uint64_t offset = std::uint64_t{entry.requested} * qp_.mtu_bytes();
     const std::uint64_t limit = std::uint64_t{end} * qp_.mtu_bytes();
@@ -263,11 +273,23 @@ Requester::Step Requester::send_read_requests(SendEntry& entry, PacketBurst& bur
     packet.xrc.srq_number = entry.srq_number;
     std::byte* out = burst.begin(wire::kMaxHeaderBytes);
     burst.commit(qp_.path(), wire::encode_headers(packet, out), qp_.qpn());
+    expect_read_bytes((end - entry.requested) * std::int64_t{qp_.mtu_bytes()});
     entry.requested = end;
     ++read_requests_;
     qp_.count_sent(end == entry.packets ? 1 : 0, 0);
   }
   return Step::kSent;
+}
+
+// One piece each is always possible, so that no queue pair waits for others.
+bool Requester::fits_read_window() const {
+  return read_bytes_ == 0 || qp_.engine().read_bytes + kReadPieceBytes <= kReadWindow;
+}
+
+void Requester::expect_read_bytes(std::int64_t bytes) {
+  bytes = std::max(bytes, -static_cast<std::int64_t>(read_bytes_));
+  read_bytes_ += static_cast<std::uint64_t>(bytes);
+  qp_.engine().read_bytes += static_cast<std::uint64_t>(bytes);
 }
 
 Requester::Step Requester::send_atomic(SendEntry& entry, PacketBurst& burst) {
@@ -298,12 +320,13 @@ Requester::Step Requester::send_atomic(SendEntry& entry, PacketBurst& burst) {
   return Step::kSent;
 }
 
-bool Requester::transmit_datagrams(PacketBurst& burst) {
+bool Requester::transmit_datagrams(PacketBurst& burst, std::uint64_t now) {
   const std::uint64_t packets_before = burst.packets();
   for (; number_ != qp_.send_queue.tail(); ++number_) {
     if (burst.packets() - packets_before >= kPacketsPerRound) break;
     if (!qp_.may_start()) break;
     SendEntry& entry = qp_.send_queue.at(number_);
+    if (!keeps_pace(entry.length, now)) break;
     entry.started = entry.done = true;
     if (entry.length > qp_.mtu_bytes()) {
       fail_entry(entry, IBV_WC_LOC_LEN_ERR);
@@ -429,6 +452,7 @@ void Requester::go_back(std::uint64_t now, bool is_loss) {
     count(qp_.engine().window->header.counters.retries);
   }
   read_requests_ = 0;
+  expect_read_bytes(INT64_MIN);
   bool found = false;
   for (std::uint64_t n = qp_.send_queue.head(); n != qp_.send_queue.tail(); ++n) {
     SendEntry& entry = qp_.send_queue.at(n);
@@ -553,6 +577,7 @@ void Requester::on_read_response(const wire::RocePacket& packet, std::uint64_t n
     return;
   }
   ++entry.received;
+  expect_read_bytes(-std::int64_t{qp_.mtu_bytes()});
   if (entry.requested < entry.received) entry.requested = entry.received;
   unacked_ = unacked_.next();
   const std::uint32_t piece = read_piece_packets();

@@ -38,7 +38,7 @@ class Requester {
 
   // True: stopped only by its share of the round.
   bool transmit(PacketBurst& burst, std::uint64_t now);
-  bool transmit_datagrams(PacketBurst& burst);
+  bool transmit_datagrams(PacketBurst& burst, std::uint64_t now);
   // An ACK, NAK, READ response or atomic response.
   void on_response(const wire::RocePacket& packet, std::uint64_t now);
   void on_deadline(std::uint64_t now);
@@ -47,10 +47,18 @@ class Requester {
   std::uint64_t next_entry() const { return number_; }
 
  private:
-  enum class Step : std::uint8_t { kSent, kBlocked };
+  enum class Step : std::uint8_t {
+    kSent,
+    kBlocked,  // Until the peer answers.
+    kPaced,    // For a moment.
+  };
 
   bool start_entry(SendEntry& entry);
-  Step send_packets(SendEntry& entry, PacketBurst& burst);
+  Step send_packets(SendEntry& entry, PacketBurst& burst, std::uint64_t now);
+  bool keeps_pace(std::uint64_t bytes, std::uint64_t now);
+  bool fits_read_window() const;
+  // That many more are under way; negative: fewer, but not below 0.
+  void expect_read_bytes(std::int64_t bytes);
   Step send_read_requests(SendEntry& entry, PacketBurst& burst);
   Step send_atomic(SendEntry& entry, PacketBurst& burst);
   bool send_packet(SendEntry& entry, std::uint32_t index, PacketBurst& burst);
@@ -85,6 +93,8 @@ class Requester {
   std::uint32_t packet_ = 0;   // and its packet.
   std::uint32_t responses_pending_ = 0;  // Started READs and atomics that are not complete.
   std::uint32_t read_requests_ = 0;      // READ and atomic requests under way.
+  std::uint64_t read_bytes_ = 0;    // Asked for and not here yet.
+  std::uint64_t paced_until_ns_ = 0;  // Unreliable: when all that left is through at 1 GB/s.
   std::uint64_t charge_ = 0;        // Of everything started.
   std::uint64_t acked_charge_ = 0;  // Of everything acknowledged.
   std::uint64_t window_ = 0;

@@ -336,8 +336,12 @@ void Responder::answer_duplicate(const wire::RocePacket& packet) {
     answer_ack(expected_.previous(), wire::ack_syndrome());
     return;
   }
-  // The requester goes back to here and asks for all behind it again.
-  while (!answers_.empty() && !answers_.back().psn.is_behind(psn)) answers_.pop_back();
+  // The requester goes back to here and asks for all behind it again: also the rest of a READ of
+  // which it has the beginning.
+  const auto reaches_here = [psn](const Answer& item) {
+    return !item.psn.plus(std::max(1u, item.packets) - 1).is_behind(psn);
+  };
+  while (!answers_.empty() && reaches_here(answers_.back())) answers_.pop_back();
   if (kind == Kind::kReadRequest) {
     // Again from memory: the value may be newer, which a READ may see.
     std::uint32_t psns = 0;

@@ -2,8 +2,9 @@
 """perftest, every valid combination, in every placement: does each verb work, not how fast.
 
 Operation x bandwidth/latency x transport, each with the QPs connected by perftest's own TCP
-exchange and by rdma_cm (-R), then with completion events (-e), inline data (-I) and a shared
-receive queue (--use-srq) where the operation has them.
+exchange and by rdma_cm (-R), then with completion events (-e), inline data (-I), a shared
+receive queue (--use-srq) and two queue pairs in both directions (-b) where the operation has them;
+large unreliable messages in number, which nobody would send again.
 """
 import pathlib
 import sys
@@ -34,13 +35,18 @@ def combinations():
                     variants.append(("inline", ["-I", INLINE_BYTES]))
                 if operation == "send" and transport != "UC":
                     variants.append(("srq", ["--use-srq"]))
+                if measure == "bw" and transport == "RC":
+                    variants.append(("both_ways", ["-b", "-q", 2, "-n", 1000]))
+                if measure == "bw" and transport == "UC":
+                    variants.append(("large", ["-s", 1000000]))
                 for variant, options in variants:
                     size = DATAGRAM_BYTES if transport == "UD" else MESSAGE_BYTES
                     if variant == "inline":
                         size = INLINE_BYTES
-                    words = ["-c", transport, "-n", 100, *options]
+                    words = ["-c", transport, "-n", 100]
                     if operation != "atomic":
                         words += ["-s", size]
+                    words += options
                     name = "_".join(filter(None, (operation, measure, transport, variant)))
                     yield name, f"ib_{operation}_{measure}", words
 
