@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 
+#include "rdma/engine_state.h"
 #include "sim/host.h"
 
 namespace isthmus::sim {
@@ -186,6 +188,31 @@ TEST_P(BothChannels, AtomicWriteStoresEightBytes) {
   wr.wr.rdma.remote_addr = b.address_of(20);
   EXPECT_EQ(a.post_send(wr, {{reinterpret_cast<std::uint64_t>(&value), 8, 0}}), 0);
   EXPECT_EQ(sent(1)[0].status, IBV_WC_REM_INV_REQ_ERR);
+}
+
+TEST(QueuePairNumbers, TheMulticastNumberIsNobodys) {
+  Network network{1, {}};
+  Host host{network, *wire::IpAddress::parse("10.0.0.1"), rdma::kFunctionCount - 1};
+  for (int i = 0; i < 8; ++i) {  // Every generation twice.
+    host.engine->state().next_index = rdma::kMaxQueuePairs - 1;
+    const End end{host};
+    EXPECT_EQ(rdma::index_of(end.qp->qpn()), rdma::kMaxQueuePairs - 1);
+    EXPECT_NE(end.qp->qpn(), 0xff'ffffu);
+  }
+}
+
+TEST(QueuePairNumbers, TheNextOwnerOfAFunctionBeginsElsewhere) {
+  Network network{1, {}};
+  std::set<std::uint32_t> indexes;
+  std::set<std::uint32_t> generations;
+  for (int i = 0; i < 16; ++i) {
+    Host host{network, *wire::IpAddress::parse("10.0.0.1"), 1};
+    const End end{host};
+    indexes.insert(rdma::index_of(end.qp->qpn()));
+    generations.insert(end.qp->qpn() >> rdma::kQpIndexBits & 3);
+  }
+  EXPECT_GT(indexes.size(), 8u);
+  EXPECT_EQ(generations.size(), 4u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Channels, BothChannels, ::testing::Bool(),

@@ -86,6 +86,14 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, number)
 
+    def wait_for(self, text, limit):
+        """Whether it printed `text` before `limit` seconds passed or it ended."""
+        give_up = time.monotonic() + limit
+        while text not in self.output():
+            if time.monotonic() > give_up or self.wait(0.02) is not None:
+                return text in self.output()
+        return True
+
     def stop(self):
         if self._popen.poll() is None:
             self.signal(signal.SIGTERM)
@@ -177,14 +185,20 @@ class Host:
         self.start_daemon()
 
     def start_daemon(self):
-        argv = [*self._prefix, ISTHMUSD, "--address", self.address, "--socket", self.socket]
-        self._daemon = Process(argv, self._env)
+        self._launch_daemon()
+        self._wait_daemon()
+
+    def _launch_daemon(self):
+        self._daemon = Process([*self._prefix, ISTHMUSD, "--address", self.address,
+                                "--socket", self.socket], self._env)
+
+    def _wait_daemon(self):
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._daemon.wait(0.02) is not None or time.monotonic() > deadline:
                 report = self._daemon.output()
                 self.close()
-                raise RuntimeError(f"isthmusd did not start: {' '.join(map(str, argv))}\n{report}")
+                raise RuntimeError(f"isthmusd did not start at {self.address}\n{report}")
 
     def _answers(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
@@ -207,6 +221,25 @@ class Host:
     def kill_daemon(self):
         self._daemon.signal(signal.SIGKILL)
         self._daemon.stop()
+
+    def replace_daemon(self):
+        """As an upgrade does, but the next daemon is started before the first has ended."""
+        first = self._daemon
+        first.signal(signal.SIGTERM)
+        self._launch_daemon()
+        status = first.wait(START_SECONDS)
+        report = first.output()
+        first.stop()
+        if status != 0:
+            raise RuntimeError(f"isthmusd ended with status {status} after SIGTERM\n{report}")
+        self._wait_daemon()
+
+    def end_daemon(self):
+        """For good."""
+        self._daemon.signal(signal.SIGINT)
+        status = self._daemon.wait(START_SECONDS)
+        self._daemon.stop()
+        return status
 
     def daemon_output(self):
         return self._daemon.output()

@@ -80,8 +80,8 @@ Result<void> build(const LabPlan& plan) {
   return {};
 }
 
-Result<void> stop(std::int32_t process) {
-  const auto asked = os::stop_process(process, os::Stop::kAsk, kStopPatienceMs);
+Result<void> stop(std::int32_t process, os::Stop how = os::Stop::kAsk) {
+  const auto asked = os::stop_process(process, how, kStopPatienceMs);
   if (asked || asked.error().code != ErrorCode::kTimedOut) return asked;
   return os::stop_process(process, os::Stop::kForce, kStopPatienceMs);
 }
@@ -110,7 +110,8 @@ Result<void> take_down(const std::string& lab_name) {
     const auto hosts = parse_state(*text);
     for (const auto& host : hosts.value_or(std::vector<LabHost>{})) {
       const auto daemon = os::unix_peer_process(host.socket, os::UnixSocketType::kSeqPacket);
-      if (daemon) ISTHMUS_TRY_VOID(stop(*daemon));
+      // For good: its programs are not to go on without it.
+      if (daemon) ISTHMUS_TRY_VOID(stop(*daemon, os::Stop::kInterrupt));
     }
   }
   for (const auto& name : existing_namespaces(lab_name)) ISTHMUS_TRY_VOID(remove_namespace(name));

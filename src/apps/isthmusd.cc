@@ -5,18 +5,24 @@
 
 #include "apps/isthmusd_daemon.h"
 #include "apps/isthmusd_options.h"
+#include "attach/attach_options.h"
 #include "base/log.h"
 #include "control/event_loop.h"
 #include "control/keeper.h"
 #include "os/background.h"
+#include "os/clock.h"
 #include "os/companion_process.h"
 #include "os/lock_file.h"
+#include "os/poll.h"
 #include "os/process.h"
 #include "os/signal_fd.h"
 #include "os/text_file.h"
 
 namespace isthmus::apps {
 namespace {
+
+constexpr std::uint64_t kStartPatienceNs = 5 * os::kNsPerSecond;
+constexpr std::uint64_t kLockPauseNs = 20 * os::kNsPerMs;
 
 std::string beside(const std::string& socket, const char* suffix) {
   constexpr std::string_view kEnd = ".sock";
@@ -35,6 +41,13 @@ Result<void> make_folder(const DaemonOptions& options) {
 Result<os::Fd> lock_path(const DaemonOptions& options) {
   const std::string path = beside(options.socket, ".lock");
   auto lock = os::lock_file(path, os::LockWait::kNo);
+  // Whoever has it and does not answer is about to end, or just starts.
+  const std::uint64_t give_up = os::now_ns() + kStartPatienceNs;
+  while (!lock && lock.error().code == ErrorCode::kBusy && os::now_ns() < give_up &&
+         !attach::connect_to_daemon(options.socket)) {
+    os::wait_readable({}, kLockPauseNs);
+    lock = os::lock_file(path, os::LockWait::kNo);
+  }
   if (!lock && lock.error().code == ErrorCode::kBusy) {
     return fail(ErrorCode::kBusy,
                 "another isthmusd, process %d, serves %s already; use that one, end it, or name "

@@ -186,8 +186,14 @@ Daemon::~Daemon() {
   if (loop_) loop_->stop();
   control_server_.reset();
   server_.reset();
-  if (keeper_) keeper_->finish();
-  if (functions_) functions_->announce_closing();
+  if (functions_ && functions_->count() > 0 && !ends_for_good_) {
+    ISTHMUS_LOG(kInfo, "programs go on; isthmusd at %s again takes them over",
+                options_.socket.c_str());
+    functions_->leave();
+  } else {
+    if (keeper_) keeper_->finish();
+    if (functions_) functions_->announce_closing();
+  }
   functions_.reset();
 }
 
@@ -225,10 +231,19 @@ void Daemon::check_whether_needed() {
   });
 }
 
+void Daemon::end_for_good() {
+  bool connected = false;
+  for (const auto& site : sites_) connected = site->cm().disconnect_all() || connected;
+  // Again: somebody is in a hurry.
+  if (!connected || ends_for_good_) loop_->stop();
+  ends_for_good_ = true;
+  loop_->call_at(os::now_ns() + kFarewellPatienceNs, [this] { loop_->stop(); });
+}
+
 void Daemon::on_signal() {
   switch (os::next_signal(signals_)) {
-    case SIGTERM:
-    case SIGINT: return loop_->stop();
+    case SIGTERM: return loop_->stop();
+    case SIGINT: return end_for_good();
     case SIGHUP: return reload_policy();
     default: return;
   }

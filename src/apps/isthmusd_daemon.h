@@ -30,6 +30,10 @@ namespace isthmus::apps {
 // container's network alive after the container.
 constexpr std::uint64_t kIdleSitePatienceNs = 10'000'000'000;
 
+// For the answers to the last disconnect requests; until then the programs here learn of the end
+// too.
+constexpr std::uint64_t kFarewellPatienceNs = 200'000'000;
+
 // The first program has this long to come to a private daemon.
 constexpr std::uint64_t kFirstClientPatienceNs = 10'000'000'000;
 
@@ -69,6 +73,7 @@ class Daemon final : private control::ControlBackend, private control::FunctionO
   void check_whether_needed();
 
   void on_signal();
+  void end_for_good();
   void reload_policy();
   StandingConnections connections();
   std::uint32_t apply(cluster::PolicyDocument document, std::string text, std::string name);
@@ -99,6 +104,7 @@ class Daemon final : private control::ControlBackend, private control::FunctionO
   std::unique_ptr<control::AttachServer> server_;
   std::unique_ptr<control::ControlServer> control_server_;
   bool had_client_ = false;
+  bool ends_for_good_ = false;  // Else what programs have is left to the keeper.
 };
 
 }  // namespace isthmus::apps

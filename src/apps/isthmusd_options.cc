@@ -13,8 +13,9 @@ constexpr const char* kDescription =
     "The daemon of Isthmus: hands out virtual RDMA devices and guards them.\n\n"
     "Programs under `isthmus run` attach to it; where none runs, `isthmus run` starts a private "
     "one. Its operator talks to it with isthmus status, top, policy, capture and channel.\n\n"
-    "SIGTERM and SIGINT end it; SIGHUP reads the policy file again. Programs go on while it is "
-    "away and come back to the next one at the same socket.";
+    "SIGTERM ends it alone: programs and their connections go on, and come back to the next one at "
+    "the same socket. SIGINT ends it for good: peers get a disconnect request, programs a fatal "
+    "event. SIGHUP reads the policy file again.";
 
 constexpr const char* kExamples =
     "  isthmusd --detach                          serve the programs of this user\n"

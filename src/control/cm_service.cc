@@ -31,7 +31,7 @@ CmService::CmService(EventLoop& loop, const HostPolicy& policy, CmNetwork& netwo
       psn_(static_cast<std::uint32_t>(os::random_u64())) {}
 
 // Peers are told nothing: the connections do not need us, and their programs bring them to the next
-// daemon.
+// daemon. If there is none, see disconnect_all().
 CmService::~CmService() {
   for (const auto& [id, client] : clients_) {
     loop_.unwatch(client->connection.get());
@@ -114,6 +114,14 @@ void CmService::drop_client(cm::ClientId id) {
   }
   clients_.erase(found);
   pump();
+}
+
+bool CmService::disconnect_all() {
+  const std::uint64_t now_ns = os::now_ns();
+  bool any = false;
+  for (const auto& [handle, record] : ids_) any = manager_.disconnect(now_ns, handle) || any;
+  pump();
+  return any;
 }
 
 // One connect costs one; who has none left is not read from until there is one again.

@@ -111,6 +111,9 @@ class CmService {
   // What the exception path granted to a queue pair that goes to RTR, or has gone there.
   std::optional<cm::ConnectionGrant> find_grant(const AdmissionQuestion& question);
 
+  // As if all programs had asked for it. False: nothing was connected.
+  bool disconnect_all();
+
   // The policy is another one: closes and restricts what it no longer allows. Returns how many.
   std::size_t reevaluate();
 

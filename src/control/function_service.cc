@@ -245,6 +245,10 @@ void FunctionService::forget(std::uint32_t index) {
   for (const auto& [number, timer] : function.unacknowledged) loop_.cancel(timer);
 }
 
+void FunctionService::leave() {
+  while (!functions_.empty()) forget(functions_.begin()->first);
+}
+
 void FunctionService::detach(std::uint32_t index, const char* reason) {
   Function& function = *functions_.at(index);
   ISTHMUS_LOG(kInfo, "function %u: process %d (%s) detached: %s", index,

@@ -122,6 +122,8 @@ class FunctionService {
   Result<void> start_capture(std::uint32_t function, const os::Fd& ring);
   void announce_gids(const Place& place);
   void announce_closing();
+  // Lets go of all functions and says nothing to anybody: they are the next daemon's.
+  void leave();
 
   const FunctionCounters& counters() const { return counters_; }
 

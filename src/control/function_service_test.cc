@@ -215,7 +215,12 @@ TEST_F(FunctionServiceTest, FindsTheNeighbourOnThisHost) {
   ASSERT_TRUE(granted->neighbour);
   EXPECT_EQ(&granted->neighbour->window() == other->grant().window, false);  // Its own mapping,
   EXPECT_EQ(granted->neighbour->window().header.function, 2u);               // of the same memory.
-  EXPECT_EQ(granted->neighbour->process_id(), getpid());
+  std::uint64_t read = 0;
+  const std::uint64_t there = 7;
+  const iovec to{&read, sizeof read};
+  const iovec from{const_cast<std::uint64_t*>(&there), sizeof there};
+  EXPECT_EQ(granted->neighbour->memory().read({&to, 1}, {&from, 1}), 8);  // Of this process.
+  EXPECT_EQ(read, there);
   EXPECT_FALSE(granted->neighbour->closed());
 
   // Known already: the same object, not a second mapping.

@@ -23,6 +23,9 @@ std::span<const std::byte> bytes_of(const KeeperRecord& record) {
 }  // namespace
 
 Keeper::~Keeper() {
+  // In this order: a daemon that does not find us any more may use the port itself.
+  functions_.clear();
+  places_.clear();
   if (listener_) os::remove_file(socket_path_);
 }
 

@@ -2,6 +2,8 @@
 
 #include <infiniband/verbs.h>
 
+#include "rdma/key_table.h"
+
 namespace isthmus::control {
 namespace {
 
@@ -47,18 +49,21 @@ std::vector<QueuePairView> queue_pairs_of(const rdma::Window& window, std::uint3
 
 std::vector<MemoryRegionView> memory_regions_of(const rdma::Window& window) {
   std::vector<MemoryRegionView> views;
-  const std::uint32_t count = window.header.memory_region_count.load(kRelaxed);
+  // Each has one key; a sum that wraps is nonsense of the owner's, and ends the loop early.
+  const std::uint32_t count = window.header.memory_region_count.load(kRelaxed) +
+                              window.header.memory_window_count.load(kRelaxed);
   for (const rdma::KeySlot& slot : window.keys) {
     if (views.size() >= count) break;  // As above.
+    const std::uint32_t changes = slot.changes.load(std::memory_order_acquire);
     const std::uint32_t key = slot.key.load(std::memory_order_acquire);
     if (key == 0) continue;
     const MemoryRegionView view{.key = key,
                                 .access = slot.access,
                                 .iova = slot.iova,
                                 .length = slot.length,
-                                .is_window = slot.region_key != 0};
-    // Still the same key: what was read between belongs to it.
-    if (slot.key.load(std::memory_order_acquire) == key) views.push_back(view);
+                                .is_window = (slot.flags & rdma::kKeyIsWindow) != 0};
+    // No change began meanwhile: what was read belongs together.
+    if (slot.changes == changes) views.push_back(view);
   }
   return views;
 }

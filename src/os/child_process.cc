@@ -144,7 +144,7 @@ Result<void> stop_process(std::int32_t process_id, Stop how, int timeout_ms) {
     if (errno == ESRCH) return {};
     return fail_errno(errno, "reaching process " + std::to_string(process_id));
   }
-  const int number = how == Stop::kAsk ? SIGTERM : SIGKILL;
+  const int number = how == Stop::kInterrupt ? SIGINT : how == Stop::kAsk ? SIGTERM : SIGKILL;
   if (syscall(SYS_pidfd_send_signal, process.get(), number, nullptr, 0) != 0) {
     if (errno == ESRCH) return {};
     return fail_errno(errno, "stopping process " + std::to_string(process_id));

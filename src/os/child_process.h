@@ -32,7 +32,7 @@ Result<int> run_in_foreground(const std::vector<std::string>& argv,
 // Returns only when it failed.
 Error replace_process(const std::vector<std::string>& argv, const EnvironmentChanges& changes);
 
-enum class Stop { kAsk, kForce };  // SIGTERM, SIGKILL.
+enum class Stop { kInterrupt, kAsk, kForce };  // SIGINT, SIGTERM, SIGKILL.
 
 // Ends a process and waits for its end, at most `timeout_ms`. Fine when it is gone already.
 // kTimedOut: it is still there.

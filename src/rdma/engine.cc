@@ -39,6 +39,13 @@ KeyValues values_of(const ProtectionDomain& pd, const MemorySpec& spec) {
           .flags = spec.access & IBV_ACCESS_ON_DEMAND ? std::uint32_t{kKeyIsOnDemand} : 0};
 }
 
+std::uint32_t next_qpn(EngineState& state, std::uint32_t index) {
+  const std::uint32_t generation = state.generations[index]++ & ((1u << kQpGenerationBits) - 1);
+  const std::uint32_t qpn =
+      state.options.function << kFunctionShift | generation << kQpIndexBits | index;
+  return qpn != kMulticastQpn ? qpn : next_qpn(state, index);
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options, PacketPort& port, EngineListener& listener)
@@ -178,10 +185,7 @@ Result<std::unique_ptr<QueuePair>> Engine::create_qp(const QueuePairSpec& spec) 
     const std::uint32_t index = (state_->next_index + i) % kMaxQueuePairs;
     if (state_->queue_pairs[index]) continue;
     state_->next_index = index + 1;
-    const std::uint32_t generation =
-        state_->generations[index]++ & ((1u << kQpGenerationBits) - 1);
-    const std::uint32_t qpn = state_->options.function << kFunctionShift |
-                              generation << kQpIndexBits | index;
+    const std::uint32_t qpn = next_qpn(*state_, index);
     if (spec.type == IBV_QPT_UD) state_->port.ask_for_hops();
     return std::make_unique<QueuePair>(*state_, given, qpn);
   }

@@ -19,7 +19,6 @@ constexpr std::uint32_t kSeldom = 32;
 constexpr std::uint32_t kPromptAnswersToWait = 32;
 constexpr std::uint32_t kPollsOfPromptAnswer = 3;
 constexpr std::uint32_t kBatchesPerRound = 4;
-constexpr std::uint32_t kMulticastQpn = 0xff'ffff;
 
 }  // namespace
 
@@ -31,7 +30,11 @@ EngineState::EngineState(EngineOptions engine_options, PacketPort& packet_port,
       window(options.window),
       keys(window->keys, options.random),
       burst(packet_port) {
-  next_index = static_cast<std::uint32_t>(options.random() % kMaxQueuePairs);
+  // A peer may remember the numbers of the function's last owner for some seconds: Linux's
+  // connection manager takes a request that names one of them for stale.
+  const std::uint64_t draw = options.random();
+  next_index = static_cast<std::uint32_t>(draw % kMaxQueuePairs);
+  generations.fill(static_cast<std::uint8_t>(draw >> 56));
 }
 
 QueuePair* EngineState::find(std::uint32_t qpn) {

@@ -33,7 +33,7 @@ struct EngineState {
   wire::IcrcVerifier icrc;
 
   std::array<QueuePair*, kMaxQueuePairs> queue_pairs{};  // By QP index.
-  std::array<std::uint8_t, kMaxQueuePairs> generations{};
+  std::array<std::uint8_t, kMaxQueuePairs> generations{};  // Of the next one.
   std::uint32_t next_index = 0;  // Where the search for a free index begins.
   std::uint32_t pd_count = 0;
   std::uint32_t next_number = 1;  // PDs and XRC domains.
@@ -52,6 +52,7 @@ struct EngineState {
   };
   std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines;
 
+  std::uint64_t read_bytes = 0;  // READs of all queue pairs: asked for and not here yet.
   std::uint32_t port_users = 0;  // Queue pairs that get packets from the port.
   std::uint32_t idle_polls = 0;
   std::uint32_t polls_since_post = 0;  // That found something.

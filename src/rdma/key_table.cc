@@ -16,31 +16,45 @@ bool contains(const KeyValues& values, std::uint64_t address, std::uint64_t leng
   return offset <= values.length && length <= values.length - offset;
 }
 
+// Partners, in check_key: kAcquire of a value that was stored with kRelease makes sure that the
+// second load of `changes` sees what was counted before that store.
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+
+// From here to the store of its key nobody uses the slot.
+void begin_change(KeySlot& slot) {
+  slot.key.store(0, kRelease);
+  slot.changes.store(slot.changes.load(std::memory_order_relaxed) + 1, kRelease);
+}
+
 void store_values(KeySlot& slot, const KeyValues& values) {
-  slot.access = values.access;
-  slot.iova = values.iova;
-  slot.length = values.length;
-  slot.host_address = values.host_address;
-  slot.pd = values.pd;
-  slot.flags = values.flags;
+  slot.access.store(values.access, kRelease);
+  slot.iova.store(values.iova, kRelease);
+  slot.length.store(values.length, kRelease);
+  slot.host_address.store(values.host_address, kRelease);
+  slot.pd.store(values.pd, kRelease);
+  slot.flags.store(values.flags, kRelease);
+}
+
+void store_binding(KeySlot& slot, std::uint32_t bound_qpn, std::uint32_t region_key) {
+  slot.bound_qpn.store(bound_qpn, kRelease);
+  slot.region_key.store(region_key, kRelease);
 }
 
 }  // namespace
 
 bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values) {
-  // Acquire, with the store of `key` that ends every change: the values below belong to it.
-  if (request.key == 0 || slot.key.load(std::memory_order_acquire) != request.key) return false;
-  values = KeyValues{.pd = slot.pd,
-                     .access = slot.access,
-                     .iova = slot.iova,
-                     .length = slot.length,
-                     .host_address = slot.host_address,
-                     .flags = slot.flags};
-  const std::uint32_t bound_qpn = slot.bound_qpn;
-  const std::uint32_t region_key = slot.region_key;
-  // Acquire fence and second load: no change began while we read. Partner: KeyTable::replace.
-  std::atomic_thread_fence(std::memory_order_acquire);
-  if (slot.key.load(std::memory_order_relaxed) != request.key) return false;
+  const std::uint32_t changes = slot.changes.load(kAcquire);
+  if (request.key == 0 || slot.key.load(kAcquire) != request.key) return false;
+  values = KeyValues{.pd = slot.pd.load(kAcquire),
+                     .access = slot.access.load(kAcquire),
+                     .iova = slot.iova.load(kAcquire),
+                     .length = slot.length.load(kAcquire),
+                     .host_address = slot.host_address.load(kAcquire),
+                     .flags = slot.flags.load(kAcquire)};
+  const std::uint32_t bound_qpn = slot.bound_qpn.load(kAcquire);
+  const std::uint32_t region_key = slot.region_key.load(kAcquire);
+  if (slot.changes.load(std::memory_order_relaxed) != changes) return false;
 
   if ((values.flags & kKeyIsWindow) && region_key == 0) return false;
   if (bound_qpn != 0 ? bound_qpn != request.qpn : values.pd != request.pd) return false;
@@ -69,51 +83,46 @@ Result<std::uint32_t> KeyTable::add(const KeyValues& values) {
   KeySlot& slot = slots_[index];
   ISTHMUS_ASSERT(slot.key == 0);
   store_values(slot, values);
-  slot.bound_qpn = 0;
-  slot.region_key = 0;
+  store_binding(slot, 0, 0);
   const std::uint32_t key = index << 16 | static_cast<std::uint32_t>(draw & 0xffff);
-  slot.key.store(key, std::memory_order_release);
+  slot.key.store(key, kRelease);
   return key;
 }
 
 void KeyTable::remove(std::uint32_t key) {
   KeySlot& slot = slots_[key >> 16];
   ISTHMUS_ASSERT(slot.key == key && key != 0);
-  slot.key = 0;
+  begin_change(slot);
   free_.push_back(static_cast<std::uint16_t>(key >> 16));
 }
 
 void KeyTable::replace(std::uint32_t key, const KeyValues& values) {
   KeySlot& slot = slots_[key >> 16];
-  slot.key = 0;  // seq_cst: before the changes below.
-  std::atomic_thread_fence(std::memory_order_release);
+  begin_change(slot);
   store_values(slot, values);
-  slot.key.store(key, std::memory_order_release);
+  slot.key.store(key, kRelease);
 }
 
 void KeyTable::bind(std::uint32_t old_key, std::uint32_t new_key, const KeySlot& region,
                     const KeyValues& values, std::uint32_t bound_qpn, std::uint32_t region_key) {
   ISTHMUS_ASSERT(old_key >> 16 == new_key >> 16);
   KeySlot& slot = slots_[old_key >> 16];
-  slot.key = 0;
-  std::atomic_thread_fence(std::memory_order_release);
+  begin_change(slot);
   KeyValues bound = values;
   bound.host_address = region.host_address + (values.iova - region.iova);
   if (values.access & IBV_ACCESS_ZERO_BASED) bound.iova = 0;
   store_values(slot, bound);
-  slot.bound_qpn = bound_qpn;
-  slot.region_key = region_key;
-  slot.key.store(new_key, std::memory_order_release);
+  store_binding(slot, bound_qpn, region_key);
+  slot.key.store(new_key, kRelease);
 }
 
 void KeyTable::unbind(std::uint32_t key) {
   KeySlot& slot = slots_[key >> 16];
-  slot.key = 0;
-  std::atomic_thread_fence(std::memory_order_release);
-  slot.region_key = 0;
-  slot.bound_qpn = 0;
-  slot.access = 0;
-  slot.key.store(key, std::memory_order_release);
+  begin_change(slot);
+  store_binding(slot, 0, 0);
+  slot.access.store(0, kRelease);
+  slot.iova = slot.length = 0;
+  slot.key.store(key, kRelease);
 }
 
 const KeySlot* KeyTable::find(std::uint32_t key) const {

@@ -18,6 +18,7 @@ constexpr std::uint32_t kFunctionCount = 1u << kFunctionBits;      // Function 0
 constexpr std::uint32_t kMaxQueuePairs = 1u << kQpIndexBits;       // Of one function.
 constexpr unsigned kFunctionShift = kQpGenerationBits + kQpIndexBits;
 
+constexpr std::uint32_t kMulticastQpn = 0xff'ffff;  // A destination, nobody's number.
 constexpr std::uint32_t function_of(std::uint32_t qpn) { return qpn >> kFunctionShift; }
 constexpr std::uint32_t index_of(std::uint32_t qpn) { return qpn & (kMaxQueuePairs - 1); }
 

@@ -26,13 +26,19 @@ MemoryWindow::MemoryWindow(EngineState& engine, ProtectionDomain& pd, ibv_mw_typ
                            std::uint32_t key)
     : engine_(engine), pd_(pd), type_(type), first_key_(key) {
   ++pd_.in_use;
+  ++engine_.window->header.memory_window_count;
 }
 
 MemoryWindow::~MemoryWindow() {
   engine_.keys.remove(rkey());
   --pd_.in_use;
+  --engine_.window->header.memory_window_count;
 }
 
 std::uint32_t MemoryWindow::rkey() const { return engine_.keys.current(first_key_); }
+
+bool MemoryWindow::is_bound_to(const MemoryRegion& region) const {
+  return engine_.keys.find(rkey())->region_key == region.lkey();
+}
 
 }  // namespace isthmus::rdma

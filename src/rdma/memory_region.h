@@ -56,7 +56,6 @@ class MemoryRegion {
   const MemorySpec& spec() const { return spec_; }
 
   void* cookie = nullptr;
-  std::uint32_t in_use = 0;  // Memory windows bound to it.
 
  private:
   friend class Engine;
@@ -76,6 +75,7 @@ class MemoryWindow {
   std::uint32_t rkey() const;  // Changes when it is bound.
   ibv_mw_type type() const { return type_; }
   ProtectionDomain& pd() const { return pd_; }
+  bool is_bound_to(const MemoryRegion& region) const;
 
   void* cookie = nullptr;
 

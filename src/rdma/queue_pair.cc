@@ -158,7 +158,7 @@ bool QueuePair::transmit(std::uint64_t now) {
   // Requests first: a short acknowledgement can then ride in the same run, as its last segment.
   if (sends()) {
     if (is_datagram()) {
-      more |= requester.transmit_datagrams(engine_.burst);
+      more |= requester.transmit_datagrams(engine_.burst, now);
     } else if (is_raw_packet()) {
       more |= engine_.raw_packets->transmit(*this);
     } else if (channel_ == ChannelKind::kMemory) {
@@ -408,16 +408,20 @@ ibv_wc_status QueuePair::execute_local(SendEntry& entry) {
     keys.unbind(entry.immediate);
     return IBV_WC_SUCCESS;
   }
-  const KeySlot* window = keys.find(entry.bind.window_key);
+  // The lowest eight bits are the program's: it may still know the window by an earlier key.
+  const std::uint32_t window_key = keys.current(entry.bind.window_key);
+  constexpr unsigned kProgramBits = 8;
+  const std::uint32_t changed = window_key ^ entry.bind.window_key;
+  if ((changed | (window_key ^ entry.rkey)) >> kProgramBits != 0) return IBV_WC_MW_BIND_ERR;
+  const KeySlot* window = keys.find(window_key);
   if (window == nullptr || !(window->flags & kKeyIsWindow) || window->pd != pd_number_) {
     return IBV_WC_MW_BIND_ERR;
   }
   const bool type2 = window->flags & kKeyIsWindowType2;
   if (type2 && window->region_key != 0) return IBV_WC_MW_BIND_ERR;  // Invalidate it first.
-  if (entry.bind.window_key >> 16 != entry.rkey >> 16) return IBV_WC_MW_BIND_ERR;
   if (entry.bind.length == 0) {
     if (type2) return IBV_WC_MW_BIND_ERR;
-    keys.unbind(entry.bind.window_key);
+    keys.unbind(window_key);
     return IBV_WC_SUCCESS;
   }
   const KeySlot* region = keys.find(entry.bind.region_key);
@@ -432,7 +436,7 @@ ibv_wc_status QueuePair::execute_local(SendEntry& entry) {
       entry.bind.length > region->length - (entry.bind.address - region->iova)) {
     return IBV_WC_MW_BIND_ERR;
   }
-  keys.bind(entry.bind.window_key, entry.rkey, *region,
+  keys.bind(window_key, entry.rkey, *region,
             {.pd = pd_number_,
              .access = entry.bind.access,
              .iova = entry.bind.address,

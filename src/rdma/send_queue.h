@@ -35,7 +35,7 @@ struct SendEntry {
       std::uint64_t swap;
     } atomic;
     struct {
-      std::uint32_t window_key;  // The window's key before.
+      std::uint32_t window_key;  // As the program knows it.
       std::uint32_t region_key;
       std::uint64_t address;
       std::uint64_t length;

@@ -60,21 +60,25 @@ struct WindowHeader {
   std::atomic<std::uint32_t> queue_pair_count;
   std::atomic<std::uint32_t> completion_queue_count;
   std::atomic<std::uint64_t> registered_bytes;
+  std::atomic<std::uint32_t> memory_window_count;
 };
 
-// A memory key. The owner makes a slot valid by storing `key` last and invalid by clearing it
-// first; a reader loads `key` before and after it has read the rest.
+// A memory key. The owner makes a slot valid by storing `key` last. Before it changes anything, it
+// clears `key` and then counts `changes`; a reader loads `changes` before `key`, and again after it
+// has read the rest: if they are equal, all that it read belongs together. The key alone would not
+// tell: it may have been cleared and stored again meanwhile. Partner: check_key of a neighbour.
 struct KeySlot {
-  std::atomic<std::uint32_t> key;   // 0: free. Partner: find_key of a neighbour.
-  std::uint32_t access;             // ibv_access_flags.
-  std::uint64_t iova;
-  std::uint64_t length;             // Bytes.
-  std::uint64_t host_address;       // In the owner's address space.
-  std::uint32_t pd;
-  std::uint32_t bound_qpn;          // A type 2 window is usable through this QP alone; else 0.
-  std::uint32_t region_key;         // A window's memory region; 0 for a region.
-  std::uint32_t flags;              // KeyFlag.
-  std::uint64_t reserved[2];
+  std::atomic<std::uint32_t> key;           // 0: free.
+  std::atomic<std::uint32_t> access;        // ibv_access_flags.
+  std::atomic<std::uint64_t> iova;
+  std::atomic<std::uint64_t> length;        // Bytes.
+  std::atomic<std::uint64_t> host_address;  // In the owner's address space.
+  std::atomic<std::uint32_t> pd;
+  std::atomic<std::uint32_t> bound_qpn;     // A type 2 window works through this QP alone; else 0.
+  std::atomic<std::uint32_t> region_key;    // A window's memory region; 0 for a region.
+  std::atomic<std::uint32_t> flags;         // KeyFlag.
+  std::atomic<std::uint32_t> changes;
+  std::uint32_t reserved[3];
 };
 static_assert(sizeof(KeySlot) == 64);
 

@@ -1,11 +1,14 @@
 #include "rdmacm/channel.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "base/log.h"
+#include "os/clock.h"
 #include "os/event_fd.h"
 #include "os/poll.h"
+#include "os/timer_fd.h"
 #include "os/unix_socket.h"
 
 namespace isthmus::rdmacm {
@@ -13,6 +16,10 @@ namespace {
 
 constexpr std::uint64_t kSocketTag = 1;
 constexpr std::uint64_t kBellTag = 2;
+constexpr std::uint64_t kTimerTag = 3;
+
+constexpr std::uint64_t kFirstPauseNs = 100 * os::kNsPerMs;
+constexpr std::uint64_t kLongestPauseNs = os::kNsPerSecond;
 
 }  // namespace
 
@@ -29,6 +36,8 @@ Result<os::Fd> Channel::renew_socket() {
   if (socket_) epoll_->remove(socket_.get());
   ISTHMUS_TRY_VOID(epoll_->add(ours.get(), kSocketTag));
   socket_ = std::move(ours);
+  pause_ns_ = 0;
+  if (timer_) os::set_timer(timer_, 0);
   return std::move(theirs);
 }
 
@@ -83,6 +92,7 @@ void Channel::close() {
   }
   for (std::uint32_t users = users_; users != 0; users = users_) users_.wait(users);
   socket_.reset();
+  timer_.reset();
   epoll_.reset();
 }
 
@@ -122,6 +132,29 @@ void Channel::put_back(const std::deque<QueuedEvent>& events) {
 bool Channel::has_socket() {
   std::lock_guard lock(mutex_);
   return socket_.valid();
+}
+
+void Channel::look_again_later() {
+  std::lock_guard lock(mutex_);
+  if (!timer_) {
+    auto timer = os::create_timer_fd();
+    if (!timer || !epoll_->add(timer->get(), kTimerTag)) {
+      ISTHMUS_LOG(kError, "no descriptor left to look for the next daemon with");
+      return;
+    }
+    timer_ = std::move(*timer);
+  }
+  pause_ns_ = std::clamp(2 * pause_ns_, kFirstPauseNs, kLongestPauseNs);
+  os::set_timer(timer_, pause_ns_);
+}
+
+bool Channel::is_time_to_look() {
+  std::lock_guard lock(mutex_);
+  if (!timer_) return false;
+  const int timer = timer_.get();
+  const bool over = os::wait_readable({&timer, 1}, 0) != 0;
+  if (over) os::drain(timer);
+  return over;
 }
 
 std::deque<QueuedEvent> Channel::extract(const std::function<bool(const QueuedEvent&)>& matches) {

@@ -8,7 +8,8 @@
 //
 //     daemon --> [ socketpair ] --.
 //                                  >-- epoll set = rdma_event_channel::fd
-//     library -> [ local queue ] --'
+//     library -> [ local queue ] --|
+//     clock ---> [ timer ] --------'    while there is no daemon: time to look for the next one
 //
 // Order: the local queue holds only events older than what is still in the socket, so it is
 // emptied first.
@@ -66,6 +67,12 @@ class Channel : public rdma_event_channel {
   // False: the daemon behind it is gone and take() has said so.
   bool has_socket();
 
+  // While it has no socket: makes the descriptor readable after a pause, which doubles each time
+  // up to kLongestPauseNs, so that whoever waits for an event comes and looks for a daemon.
+  void look_again_later();
+  // Whether the pause is over; said once.
+  bool is_time_to_look();
+
   // Programs destroy a channel while a thread of theirs sleeps in rdma_get_cm_event on it. That
   // thread comes between enter() and leave(); close() wakes it and waits until it has left. False:
   // the channel is closed.
@@ -90,6 +97,8 @@ class Channel : public rdma_event_channel {
   std::mutex mutex_;
   std::unique_ptr<os::Epoll> epoll_;
   os::Fd socket_;
+  os::Fd timer_;  // Made when it is first needed.
+  std::uint64_t pause_ns_ = 0;
   os::Fd bell_;  // An eventfd, made with the first local event; readable while local_ has any.
   std::deque<QueuedEvent> local_;
 };

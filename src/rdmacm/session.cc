@@ -63,7 +63,12 @@ Result<DaemonLink*> Session::link_or_open() {
     return fail_with(ENODEV, "reach the connection manager");
   }
   link_ = std::move(*opened);
-  if (link_was_open_) ISTHMUS_TRY_VOID(recover(*link_));
+  if (link_was_open_) {
+    if (const auto recovered = recover(*link_); !recovered) {
+      link_.reset();  // The next attempt begins anew.
+      return std::unexpected(recovered.error());
+    }
+  }
   link_was_open_ = true;
   return link_.get();
 }

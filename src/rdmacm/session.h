@@ -2,9 +2,9 @@
 //
 // Primer: a process has one link to the daemon, some channels that events come through, and the
 // ids on them. The daemon names ids by handles that live as long as the link. When the daemon is
-// killed and comes back, the next call opens a new link and puts back what can be: channels, fresh
-// ids, listeners, established ids. What was underway ends with an error event. Queue pairs are not
-// touched: data does not pass the daemon.
+// killed and comes back, the next call, or an event channel that somebody waits for, opens a new
+// link and puts back what can be: channels, fresh ids, listeners, established ids. What was
+// underway ends with an error event. Queue pairs are not touched: data does not pass the daemon.
 //
 // A child process (fork) starts with an empty session. The ids it inherited answer with EPERM, as
 // their link belongs to the parent.

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "base/assert.h"
-#include "os/clock.h"
 #include "os/epoll.h"
 #include "os/poll.h"
 #include "rdmacm/failure.h"
@@ -13,8 +12,6 @@
 
 namespace isthmus::rdmacm {
 namespace {
-
-constexpr std::uint64_t kLookForDaemonNs = 500 * os::kNsPerMs;
 
 void copy_private_data(const attach::CmPrivateData& from, Event& event, const void*& data,
                        std::uint8_t& bytes) {
@@ -256,16 +253,14 @@ Result<Event*> Session::wait_for_event(Channel& channel, Patience patience) {
       daemon_lost(channel);
       continue;
     }
+    if (channel.is_time_to_look()) {
+      daemon_lost(channel);
+      continue;
+    }
     if (patience == Patience::kNone || channel.non_blocking()) {
       return fail(ErrorCode::kAgain, "no event now");
     }
-    if (channel.has_socket()) {
-      channel.wait(os::kWaitForEver);
-    } else {
-      // No daemon: what this thread waits for can only come from the next one.
-      channel.wait(kLookForDaemonNs);
-      if (!channel.closed()) daemon_lost(channel);
-    }
+    channel.wait(os::kWaitForEver);
   }
   return fail_with(EBADF, "get an event of a destroyed channel");
 }

@@ -130,6 +130,7 @@ void Session::daemon_lost(Channel& channel) {
     }
   }
   for (Identifier* identifier : identifiers) report_loss(*identifier);
+  channel.look_again_later();
 }
 
 }  // namespace isthmus::rdmacm

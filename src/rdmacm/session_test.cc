@@ -8,7 +8,11 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <functional>
+#include <future>
+#include <thread>
 
+#include "os/clock.h"
 #include "os/epoll.h"
 #include "os/poll.h"
 #include "rdmacm/endpoint.h"
@@ -23,6 +27,7 @@ class SessionTest : public ::testing::Test {
 
   Result<std::unique_ptr<DaemonLink>> open_link() {
     ++opened_;
+    on_open_();
     if (daemon_ == nullptr) return fail(ErrorCode::kRefused, "no daemon in this test");
     return daemon_->take_link();
   }
@@ -60,6 +65,7 @@ class SessionTest : public ::testing::Test {
 
   std::unique_ptr<ScriptedDaemon> daemon_;
   int opened_ = 0;
+  std::function<void()> on_open_ = [] {};
   Session session_{[this] { return open_link(); }};
 };
 
@@ -280,6 +286,55 @@ TEST_F(SessionTest, ANewDaemonIsToldWhatThereIs) {
   Identifier& child = Identifier::of(event->id);
   session_.acknowledge(event);
   for (Identifier* id : {&child, &fresh, &established, &listener}) session_.destroy_identifier(id);
+  session_.destroy_channel(&on);
+}
+
+// With or without waiting, a program sees nothing but a descriptor that becomes readable.
+TEST_F(SessionTest, AChannelLooksForTheNextDaemonByItself) {
+  Channel& on = channel();
+  Identifier& listener = identifier(on);
+  ASSERT_TRUE(start_listening(listener, 5));
+  daemon_.reset();
+  EXPECT_EQ(next(on), nullptr);
+  // Twice in vain.
+  for (int expected = 3; expected <= 4; ++expected) {
+    ASSERT_NE(os::wait_readable({&on.fd, 1}, 10 * os::kNsPerSecond), 0u);
+    EXPECT_EQ(next(on), nullptr);
+    EXPECT_EQ(opened_, expected);
+  }
+  EXPECT_EQ(next(on), nullptr);
+  EXPECT_EQ(opened_, 4) << "looks without a pause";
+
+  daemon_ = std::make_unique<ScriptedDaemon>();
+  ASSERT_NE(os::wait_readable({&on.fd, 1}, 10 * os::kNsPerSecond), 0u);
+  EXPECT_EQ(next(on), nullptr);
+  EXPECT_EQ(daemon_->asked(attach::CmCommand::kListen).size(), 1u);
+  EXPECT_FALSE(readable(on)) << "the timer still runs";
+  session_.destroy_identifier(&listener);
+  session_.destroy_channel(&on);
+}
+
+TEST_F(SessionTest, AThreadThatWaitsForAnEventGetsThatOfTheNextDaemon) {
+  Channel& on = channel();
+  Identifier& listener = identifier(on);
+  ASSERT_TRUE(start_listening(listener, 5));
+  daemon_.reset();
+  std::promise<void> looked_in_vain;
+  auto next_daemon = std::make_unique<ScriptedDaemon>();
+  ScriptedDaemon& next_one = *next_daemon;
+  on_open_ = [&] {
+    if (opened_ == 4) daemon_ = std::move(next_daemon);
+    if (opened_ == 3) looked_in_vain.set_value();
+  };
+  auto event = std::async(std::launch::async, [&] { return session_.next_event(on); });
+  looked_in_vain.get_future().wait();
+  while (next_one.asked(attach::CmCommand::kListen).empty()) std::this_thread::yield();
+  next_one.send(on.handle, request_for(listener, 1000));
+  Event* const request = event.get().value();
+  EXPECT_EQ(request->listen_id, &listener);
+  Identifier& child = Identifier::of(request->id);
+  session_.acknowledge(request);
+  for (Identifier* id : {&child, &listener}) session_.destroy_identifier(id);
   session_.destroy_channel(&on);
 }
 

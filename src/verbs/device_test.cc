@@ -1,5 +1,6 @@
 // Goal: the public interface works as the manual pages say, from listing a device to its end.
 // Method: a daemon on a thread of this program, devices opened from it, no private header.
+#include <endian.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <infiniband/verbs.h>
@@ -42,7 +43,15 @@ TEST_F(DeviceTest, IsListedWithItsNames) {
   ibv_device** list = ibv_get_device_list(&count);
   ASSERT_EQ(count, 1);
   EXPECT_STREQ(ibv_get_device_name(list[0]), "isthmus0");
-  EXPECT_NE(ibv_get_device_guid(list[0]), 0u);
+  // The connection manager, which is the daemon's, names the device by the same number.
+  std::uint64_t guid = 0;
+  ibv_context* context = ibv_open_device(list[0]);
+  daemon_.run_in_daemon([&](control::FunctionService& functions) {
+    functions.for_each([&](const auto& function) { guid = function.place->node_guid(); });
+  });
+  EXPECT_NE(guid, 0u);
+  EXPECT_EQ(ibv_get_device_guid(list[0]), htobe64(guid));
+  EXPECT_EQ(ibv_close_device(context), 0);
   char text[64];
   EXPECT_EQ(ibv_read_sysfs_file(list[0]->ibdev_path, "node_type", text, sizeof text), 5);
   EXPECT_STREQ(text, "1: CA");

@@ -79,6 +79,13 @@ int memcpy_from_dm(void* to, ibv_dm* abi, std::uint64_t offset, std::size_t leng
   return 0;
 }
 
+// A window reaches the memory that its region had when it was bound.
+bool has_windows(const Mr& mr) {
+  return std::ranges::any_of(mr.owner->objects.mws, [&](const Mw* mw) {
+    return mw->window->is_bound_to(*mr.region);
+  });
+}
+
 }  // namespace
 
 ibv_mr* alloc_null_mr(ibv_pd* abi) {
@@ -274,6 +281,7 @@ int ibv_rereg_mr(ibv_mr* abi, int flags, ibv_pd* pd, void* addr, size_t length, 
     return input_error(EINVAL);
   }
   const std::scoped_lock guard{context.lock};
+  if ((new_memory || new_pd) && has_windows(mr)) return input_error(EBUSY);
   const bool zero_based = mr.region->spec().access & IBV_ACCESS_ZERO_BASED;
   const auto changed = context.engine().reregister_mr(
       *mr.region, flags, new_pd ? &Pd::of(pd).domain() : nullptr,
@@ -299,7 +307,7 @@ int ibv_dereg_mr(ibv_mr* abi) {
   if (context.is_inherited()) return verbs_error(EIO);
   {
     const std::scoped_lock guard{context.lock};
-    if (mr->region && mr->region->in_use != 0) return verbs_error(EBUSY);
+    if (mr->region && has_windows(*mr)) return verbs_error(EBUSY);
     context.objects.mrs.erase(mr);
     if (mr->device_memory) --mr->device_memory->in_use;
     mr->region.reset();

@@ -3,12 +3,15 @@
 
 Each fault has its message or completion status, in bounded time, and no effect on others.
 """
+import contextlib
 import os
 import pathlib
+import select
 import signal
 import stat
 import sys
 import tempfile
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -98,6 +101,140 @@ class KilledDaemon(placements.Placed):
             client.stop()
 
 
+class AbsentDaemon(placements.Placed):
+    """A server that listens when its daemon is killed listens again at the next one."""
+
+    GAP_SECONDS = 2  # Without a daemon: longer than a library's longest pause between two looks.
+
+    def kill_daemon_for_a_while(self):
+        self.server.kill_daemon()
+        time.sleep(self.GAP_SECONDS)
+        self.server.start_daemon()
+
+    def connect_rping(self, server, port):
+        """As start_pair does, with a server that is there."""
+        give_up = time.monotonic() + testing.START_SECONDS
+        while True:
+            client = self.client.spawn(["rping", "-c", "-C", 2, "-v", "-a", self.server.address,
+                                        "-p", port])
+            try:
+                if client.wait(10) == 0 or "request" in server.output():
+                    return
+                self.assertRegex(client.output(), testing.NOT_LISTENING)
+                self.assertLess(time.monotonic(), give_up,
+                                testing.story("nobody listens", client, server))
+            finally:
+                client.stop()
+
+    def test_rping(self):
+        port = testing.fresh_port()
+        server = self.server.spawn(["rping", "-s", "-P", "-v", "-a", self.server.address,
+                                    "-p", port])
+        try:
+            self.connect_rping(server, port)
+            self.kill_daemon_for_a_while()
+            self.connect_rping(server, port)
+        finally:
+            server.stop()
+
+    def check_listener(self, how):
+        port = testing.fresh_port()
+        program = pathlib.Path(__file__).resolve().parent / "cm_listener.py"
+        server = self.server.spawn(["/usr/bin/python3", "-B", program, how, self.server.address,
+                                    port])
+        try:
+            self.assertTrue(server.wait_for("listening", testing.START_SECONDS), server.output())
+            self.kill_daemon_for_a_while()
+            self.connect_rping(server, port)
+            self.assertEqual(server.wait(testing.START_SECONDS), 0, server.output())
+        finally:
+            server.stop()
+
+    def test_a_program_that_blocks_for_an_event(self):
+        self.check_listener("block")
+
+    def test_a_program_that_polls_the_descriptor(self):
+        self.check_listener("poll")
+
+
+class EndedDaemon(placements.Placed):
+    RESTARTS = 20
+
+    def test_traffic_outlives_many_daemons_and_each_serves(self):
+        server, client, status = testing.start_pair(
+            self.server, self.client, limit=2,
+            *perftest("ib_write_bw", self.server, self.client, "-D", 12))
+        try:
+            self.assertIsNone(status, testing.story("did not connect", client, server))
+            for _ in range(self.RESTARTS):
+                self.server.replace_daemon()
+                port = testing.fresh_port()
+                words = ["rping", "-C", 2, "-a", self.server.address, "-p", port]
+                self.check_pair([*words, "-s"], [*words, "-c"])
+            self.assertEqual(client.wait(30), 0, testing.story("client", client, server))
+            self.assertEqual(server.wait(30), 0, testing.story("server", client, server))
+        finally:
+            server.stop()
+            client.stop()
+
+    def test_one_that_ends_for_good_tells_the_peers(self):
+        port = testing.fresh_port()
+        words = ["rping", "-a", self.server.address, "-p", port]
+        server, client, status = testing.start_pair(
+            self.server, self.client, [*words, "-s"], [*words, "-c"], limit=2)
+        try:
+            self.assertIsNone(status, testing.story("did not connect", client, server))
+            self.assertEqual(self.server.end_daemon(), 0)
+            self.assertIsNotNone(client.wait(PEER_LOST_SECONDS), client.output())
+            self.assertIn("DISCONNECT EVENT", client.output())
+        finally:
+            server.stop()
+            client.stop()
+            self.server.start_daemon()
+
+
+class PrivateDaemon(unittest.TestCase):
+    def setUp(self):
+        testing.need_isthmus()
+        testing.need_programs("ibv_asyncwatch")
+
+    @staticmethod
+    def processes_of(socket):
+        """The daemon at that socket and its keeper, as descriptors that tell of their end."""
+        found = {}
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if words[0].endswith(b"isthmusd") and socket.encode() in words:
+                    found[b" ".join(words[:2])] = os.pidfd_open(int(path.parent.name))
+        return found
+
+    def test_it_ends_with_its_killed_clients(self):
+        with tempfile.TemporaryDirectory() as folder:
+            socket = f"{folder}/private.sock"
+            clients = [testing.Process([testing.ISTHMUS, "--socket", socket, "run", "--address",
+                                        testing.loopback_address(5), "--", "ibv_asyncwatch", "-d",
+                                        "isthmus0"]) for _ in range(2)]
+            try:
+                for client in clients:
+                    self.assertTrue(client.wait_for("async event FD", testing.START_SECONDS),
+                                    client.output())
+                daemon = self.processes_of(socket)
+                self.assertEqual(len(daemon), 2, daemon)
+                clients[0].signal(signal.SIGKILL)
+                clients[0].wait(5)
+                self.assertEqual(select.select(daemon.values(), [], [], 0)[0], [],
+                                 "ended under a client")
+                clients[1].signal(signal.SIGKILL)
+                for name, end in daemon.items():
+                    self.assertNotEqual(select.select([end], [], [], testing.START_SECONDS)[0],
+                                        [], f"still runs: {name}")
+                    os.close(end)
+            finally:
+                for client in clients:
+                    client.stop()
+
+
 class WrongCommands(unittest.TestCase):
     """`isthmus run` without any daemon: it starts a private one, as in the README."""
 
@@ -143,6 +280,8 @@ placements.multiply(globals(), BadCable, ("lossy_cable",))
 placements.multiply(globals(), KilledPeer, placements.OURS)
 if "ISTHMUS_PLACEMENTS" not in os.environ:
     placements.multiply(globals(), KilledDaemon, ("same_host", "same_host_roce", "two_namespaces"))
+    placements.multiply(globals(), AbsentDaemon, ("same_host", "two_namespaces"))
+    placements.multiply(globals(), EndedDaemon, ("same_host", "two_namespaces"))
 
 if __name__ == "__main__":
     testing.main()
