@@ -75,7 +75,9 @@ void Network::cut(const wire::IpAddress& address) { ports_.at(address)->cut(); }
 std::uint64_t Network::next_arrival_ns() const {
   std::uint64_t next = UINT64_MAX;
   for (const auto& [address, flights] : flights_) {
-    if (!flights.empty()) next = std::min(next, flights.top().at_ns);
+    // What has arrived already waits for its host, which may be one that nobody moves.
+    const bool flies = !flights.empty() && flights.top().at_ns > now_ns_;
+    if (flies) next = std::min(next, flights.top().at_ns);
   }
   return next;
 }

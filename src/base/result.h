@@ -27,6 +27,7 @@ enum class ErrorCode : int {
   kAgain = EAGAIN,             // Nothing now; ask again later.
   kAddressInUse = EADDRINUSE,  // Another user holds the address.
   kAddressNotAvailable = EADDRNOTAVAIL,  // The address is not one of this host's.
+  kStale = ESTALE,             // It has changed since the caller looked: read again.
   kIo = EIO,                   // The kernel said something we have no word for.
 };
 

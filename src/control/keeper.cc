@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "os/lock_file.h"
+#include "os/poll.h"
 #include "os/process.h"
 #include "os/unix_socket.h"
 
@@ -33,14 +34,16 @@ Result<void> Keeper::start() {
   os::remove_file(socket_path_);  // The daemon that started us holds the lock of the path.
   listener_ = ISTHMUS_TRY(os::listen_unix(socket_path_, os::UnixAccess::kOwner));
   ISTHMUS_TRY_VOID(loop_.watch(listener_.get(), [this] { on_connection(); }));
+  ISTHMUS_TRY_VOID(os::send_message(daemon_, bytes_of({.kind = KeeperRecordKind::kEnd}), {}));
   return loop_.watch(daemon_.get(), [this] { on_message(); });
 }
 
 void Keeper::on_connection() {
   auto accepted = os::accept_unix(listener_);
   if (!accepted) return;
-  // Whoever connects holds the lock of the path, so the earlier daemon is gone, or about to be
-  // noticed as gone.
+  // Whoever connects holds the lock of the path, so the earlier daemon is gone. What it said last
+  // counts all the same.
+  for (int fd = daemon_.get(); daemon_ && os::wait_readable({&fd, 1}, 0);) on_message();
   if (daemon_) loop_.unwatch(daemon_.get());
   daemon_ = std::move(*accepted);
   if (!loop_.watch(daemon_.get(), [this] { on_message(); })) lose_daemon();

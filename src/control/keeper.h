@@ -31,7 +31,7 @@ class Keeper {
   Keeper(const Keeper&) = delete;
   Keeper& operator=(const Keeper&) = delete;
 
-  // Listens. The loop stops when there is nothing to keep any more.
+  // Listens, and says so to the daemon. The loop stops when there is nothing to keep any more.
   Result<void> start();
 
  private:

@@ -56,6 +56,18 @@ Result<void> add_record(std::vector<KeptPlace>& places, const KeeperRecord& reco
   return {};
 }
 
+// Until it listens: a daemon that ended before that would leave sockets that nobody finds.
+Result<void> await_keeper(const os::Fd& keeper) {
+  const int fd = keeper.get();
+  if (!os::wait_readable({&fd, 1}, kKeeperPatienceNs)) {
+    return fail(ErrorCode::kTimedOut, "the keeper does not say that it listens");
+  }
+  std::array<std::byte, sizeof(KeeperRecord)> buffer;
+  const auto received = ISTHMUS_TRY(os::receive_message(keeper, buffer));
+  ISTHMUS_TRY(decode_keeper_record(std::span(buffer).first(received.bytes), received.fds.size()));
+  return {};
+}
+
 }  // namespace
 
 KeeperLink::~KeeperLink() {
@@ -98,9 +110,11 @@ void KeeperLink::start() {
     last_start_ns_ = os::now_ns();
     member_counts_.clear();
     auto started = start_();
-    if (!started) {
+    const Result<void> listens =
+        started ? await_keeper(*started) : std::unexpected(std::move(started.error()));
+    if (!listens) {
       ISTHMUS_LOG(kWarning, "without a keeper, programs do not survive the end of this daemon: %s",
-                  started.error().message.c_str());
+                  listens.error().message.c_str());
       return;
     }
     keeper_ = std::move(*started);
@@ -111,7 +125,7 @@ void KeeperLink::start() {
 }
 
 void KeeperLink::watch() {
-  // It never says anything after the takeover: readable means gone.
+  // It never says anything after its start or the takeover: readable means gone.
   if (!loop_.watch(keeper_.get(), [this] { lose(); })) {
     ISTHMUS_LOG(kWarning, "the keeper cannot be watched");
   }

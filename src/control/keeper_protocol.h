@@ -7,6 +7,7 @@
 //
 //     daemon -> keeper    kMember, kFunction, kNamespace with descriptors; kForget, kForgetPlace;
 //                         kFinish
+//     keeper -> daemon    kEnd, when it listens: from then on the next daemon can find it
 //     next daemon         kTakeOver -> every record that is kept, then kEnd
 //
 // Byte order is the machine's. Input: both sides check what they read with decode_keeper_record.

@@ -23,6 +23,7 @@
 #include "os/poll.h"
 #include "os/process.h"
 #include "os/udp_socket.h"
+#include "os/unix_socket.h"
 
 namespace isthmus::control {
 namespace {
@@ -241,6 +242,43 @@ TEST_F(KeeperTest, GivesTheNumberOfADeadProcessToNobodyElseTooEarly) {
   EXPECT_EQ(wait_event(*survivor).kind, attach::AttachEventKind::kGids);
   auto next = attach();
   EXPECT_EQ(next->grant().function, 3u);  // 1 is kept for its owner for a while.
+}
+
+TEST(Keeper, HearsTheLastWordsOfADaemonBeforeTheNextOneAsks) {
+  const std::string path = testing::TempDir() + "isthmus-keeper-" + std::to_string(getpid());
+  const auto loop = std::move(*EventLoop::create());
+  auto [daemon, theirs] = std::move(*os::unix_socket_pair());
+  Keeper keeper(*loop, std::move(theirs), path);
+  ASSERT_TRUE(keeper.start());
+  const auto say = [](const os::Fd& to, const KeeperRecord& record, std::vector<int> fds) {
+    EXPECT_TRUE(os::send_message(to, std::as_bytes(std::span(&record, 1)), fds));
+  };
+  std::array<std::byte, sizeof(KeeperRecord)> buffer;
+  EXPECT_TRUE(os::receive_message(daemon, buffer)) << "it did not say that it listens";
+
+  // All of this happens before the keeper's loop runs; the first daemon is killed.
+  constexpr int kAny = STDERR_FILENO;
+  say(daemon, {.kind = KeeperRecordKind::kMember}, {kAny});
+  for (const std::uint32_t index : {5u, 6u}) {
+    say(daemon,
+        {.kind = KeeperRecordKind::kFunction, .index = index, .process_id = getpid()},
+        {kAny, kAny});
+  }
+  daemon.reset();
+  const os::Fd next = std::move(*os::connect_unix(path));
+  say(next, {.kind = KeeperRecordKind::kTakeOver}, {});
+  say(next, {.kind = KeeperRecordKind::kFinish}, {});
+  loop->run();
+
+  // Expect: the next one gets everything.
+  for (const auto kind : {KeeperRecordKind::kMember, KeeperRecordKind::kFunction,
+                          KeeperRecordKind::kFunction, KeeperRecordKind::kEnd}) {
+    const auto received = os::receive_message(next, buffer);
+    ASSERT_TRUE(received);
+    const auto record = decode_keeper_record(buffer, received->fds.size());
+    ASSERT_TRUE(record);
+    EXPECT_EQ(record->kind, kind);
+  }
 }
 
 TEST(KeeperProtocol, TakesRecordsWithTheirDescriptorsOnly) {

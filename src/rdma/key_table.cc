@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/assert.h"
 #include "os/process_memory.h"
@@ -68,8 +69,8 @@ bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values
 KeyTable::KeyTable(std::span<KeySlot, kMaxKeys> slots, std::function<std::uint64_t()> random)
     : slots_(slots), random_(std::move(random)) {
   // Index 0 stays unused, so that no key is 0.
-  free_.reserve(kMaxKeys - 1);
-  for (std::uint32_t i = 1; i < kMaxKeys; ++i) free_.push_back(static_cast<std::uint16_t>(i));
+  free_.resize(kMaxKeys - 1);
+  std::iota(free_.begin(), free_.end(), std::uint16_t{1});
 }
 
 Result<std::uint32_t> KeyTable::add(const KeyValues& values) {

@@ -1,0 +1,30 @@
+// AnonymousMemory: zeroed private memory straight from the kernel, for tables that must lie neither
+// in the program's heap, which may be far, nor in its core dumps. A page is taken at first touch.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "base/result.h"
+
+namespace isthmus::os {
+
+class AnonymousMemory {
+ public:
+  // kNoMemory: the address space or the overcommit limit has no room. 0 bytes are valid.
+  static Result<std::unique_ptr<AnonymousMemory>> create(std::size_t bytes);
+  ~AnonymousMemory();
+  AnonymousMemory(const AnonymousMemory&) = delete;
+  AnonymousMemory& operator=(const AnonymousMemory&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return bytes_; }
+
+ private:
+  AnonymousMemory(std::byte* data, std::size_t bytes) : data_(data), bytes_(bytes) {}
+
+  std::byte* data_;
+  std::size_t bytes_;
+};
+
+}  // namespace isthmus::os
