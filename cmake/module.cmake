@@ -55,7 +55,7 @@ function(isthmus_fuzz name)
     target_link_libraries(${name} PRIVATE ${arg_DEPS})
     # New inputs go to the first folder, which is not the one under version control.
     file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/corpus/${name})
-    add_test(NAME ${name} COMMAND ${name} -runs=20000 -max_len=8192 -print_final_stats=0
+    add_test(NAME ${name} COMMAND ${name} -runs=20000 -max_total_time=60 -max_len=8192
                                   ${CMAKE_BINARY_DIR}/corpus/${name} ${arg_CORPUS})
   else()
     add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/fuzz/replay_main.cc)

@@ -137,7 +137,7 @@ TEST_P(DirtyTrackerTest, ReplicaOfBusyMemoryIsExact) {
         const std::size_t place = (line + static_cast<std::size_t>(writer)) * 64 + random() % 64;
         // Through an atomic: the bytes are looked at meanwhile.
         const auto value = static_cast<std::byte>(random());
-        __atomic_store_n(&at(place), value, __ATOMIC_RELAXED);
+        std::atomic_ref(at(place)).store(value, std::memory_order_relaxed);
         reference[place] = value;
       }
       --writing;
