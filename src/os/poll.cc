@@ -49,4 +49,12 @@ Result<void> set_blocking(int fd) {
   return {};
 }
 
+Result<void> set_non_blocking(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+    return fail_errno(errno, "make a descriptor return at once");
+  }
+  return {};
+}
+
 }  // namespace isthmus::os

@@ -18,5 +18,6 @@ std::uint32_t wait_readable(std::span<const int> fds, std::uint64_t timeout_ns);
 // O_NONBLOCK of the open file. A program sets it on descriptors we give it, and means it.
 bool is_blocking(int fd);
 Result<void> set_blocking(int fd);
+Result<void> set_non_blocking(int fd);
 
 }  // namespace isthmus::os

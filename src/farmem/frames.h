@@ -1,0 +1,78 @@
+// Frames: the staging frames of a channel, through which every page comes and goes.
+//
+// Frames are handed out in a ring, so that the oldest content goes first. A frame whose content is
+// whole keeps it until the ring comes round: a page that is wanted again meanwhile costs no
+// network. That is the soft tail of the replacement policy.
+//
+// Threading: under the pager's lock.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "farmem/page_table.h"
+#include "farmem/store.h"
+#include "os/address_range.h"
+#include "os/anonymous_memory.h"
+
+namespace isthmus::farmem {
+
+enum class FrameState : std::uint8_t {
+  kFree,
+  kArriving,  // A read is under way into it.
+  kLeaving,   // A write is under way out of it; what it holds is whole.
+  kHolding,   // Whole, and nothing is under way.
+};
+
+enum class FrameOrigin : std::uint8_t {
+  kAsked,    // A fault needed it.
+  kAhead,    // Fetched ahead; nobody has asked for it yet.
+  kEvicted,  // On its way out, or out.
+};
+
+struct Frame {
+  static constexpr PageIndex kNobody = ~PageIndex{0};
+
+  PageIndex page = kNobody;  // Whose content this is, while the page is kStaged.
+  FrameState state = FrameState::kFree;
+  FrameOrigin origin = FrameOrigin::kAsked;
+};
+
+class Frames {
+ public:
+  static Result<std::unique_ptr<Frames>> create(std::span<std::byte> staging);
+
+  std::uint32_t count() const { return count_; }
+  Frame& at(std::uint32_t index) { return frames()[index]; }
+  std::byte* bytes(std::uint32_t index) const {
+    return staging_.data() + std::size_t{index} * os::kPageBytes;
+  }
+
+  // The next `count` frames in a row, or fewer at the end of the ring; at least one. Empty: the
+  // next one has a transfer under way, wait for that. The caller lets go of whatever pages they
+  // still hold.
+  struct Run {
+    std::uint32_t first;
+    std::uint32_t count;
+  };
+  Run next(std::uint32_t count);
+  // Takes them out of the ring's reach until it comes round.
+  void take(Run run) { cursor_ = (run.first + run.count) % count_; }
+
+ private:
+  Frames(std::span<std::byte> staging, std::unique_ptr<os::AnonymousMemory> memory)
+      : staging_(staging),
+        memory_(std::move(memory)),
+        count_(static_cast<std::uint32_t>(staging.size() / os::kPageBytes)) {}
+
+  // SAFETY: sized and initialised in create().
+  Frame* frames() const { return reinterpret_cast<Frame*>(memory_->data()); }
+
+  std::span<std::byte> staging_;
+  std::unique_ptr<os::AnonymousMemory> memory_;
+  std::uint32_t count_;
+  std::uint32_t cursor_ = 0;
+};
+
+}  // namespace isthmus::farmem

@@ -1,0 +1,183 @@
+// Pager: a region of address space larger than the memory that it may take here.
+//
+// Primer: the region is registered with userfaultfd. A touch of a page that is not here is a fault,
+// which serve() resolves: a page never touched before is zeros and costs no network; any other
+// comes from its slot in the store, by way of a staging frame, with what the prefetch policy adds.
+// When more pages are here than local_bytes allows, the coldest are evicted in batches: clean ones
+// are dropped; dirty ones are write protected, copied to staging frames, dropped, and written to
+// their slots from there. A page is clean while write protected: its first write is a fault.
+//
+// Invariants: pages here and staging frames together never exceed local_bytes. A page is in exactly
+// one PageState; its bytes are those last seen by the program in every state. Nothing is read from
+// a slot before the write to it has completed. serve() returns with the page here, unless another
+// thread evicted it again; then the access faults again.
+//
+// Threading: any thread. serve() may run in the faulting thread's signal handler: it allocates
+// nothing and takes only the pager's lock, which is held with all signals blocked, and under which
+// no far page is touched unless it is here. All other calls block signals by themselves. The lock
+// is let go between polls of the network, so that other threads' faults overlap.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+
+#include "base/result.h"
+#include "farmem/frames.h"
+#include "farmem/page_table.h"
+#include "farmem/prefetch.h"
+#include "farmem/replacement.h"
+#include "farmem/stats.h"
+#include "farmem/store.h"
+#include "os/address_range.h"
+#include "os/anonymous_memory.h"
+#include "os/page_drop.h"
+#include "os/signal_block.h"
+#include "os/userfault.h"
+
+namespace isthmus::farmem {
+
+// Who gets the faults.
+enum class FaultDelivery : std::uint8_t {
+  kSignal,   // SIGBUS in the thread that faults (fault_signal.h). System calls see EFAULT.
+  kMessage,  // A thread of ours reads messages (fault_messages.h). System calls wait like loads.
+};
+const char* to_string(FaultDelivery delivery);
+
+constexpr std::uint32_t kStagingFrames = 256;
+constexpr std::uint32_t kEvictionBatch = 64;  // Past it, dropping pages is cheap enough anyway.
+constexpr std::uint64_t kLeastLocalBytes = 4u << 20;
+static_assert(kLeastLocalBytes >= 2 * kStagingFrames * os::kPageBytes,
+              "staging must leave room for pages");
+static_assert(kStagingFrames >= 2 * kEvictionBatch + kMostWindow,
+              "an eviction must not push out what is being fetched");
+
+struct PagerOptions {
+  std::uint64_t region_bytes = 0;  // Whole pages; at most the store's slots.
+  std::uint64_t local_bytes = 0;   // At least kLeastLocalBytes, staging included.
+  FaultDelivery delivery = FaultDelivery::kSignal;
+  PrefetchPolicy prefetch = PrefetchPolicy::kAdaptive;
+};
+
+enum class ServeVerdict : std::uint8_t {
+  kServed,   // Try the access again.
+  kForeign,  // Not an address of the region.
+  kLost,     // The page's contents cannot be reached any more.
+  kFull,     // Everything here is pinned, or the kernel has no memory.
+};
+
+class Pager {
+ public:
+  // kInvalid names the option; kDenied: no userfaultfd, with what would open a way. The store
+  // outlives the pager.
+  static Result<std::unique_ptr<Pager>> create(Store& store, PagerOptions options);
+  ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
+
+  os::AddressRange region() const { return region_; }
+  const os::Userfault& userfault() const { return *userfault_; }
+  FaultDelivery delivery() const { return options_.delivery; }
+  bool contains(std::uint64_t address) const {
+    return address - region_.start < region_.bytes;
+  }
+
+  // A fault at this address. The caller has all signals blocked.
+  ServeVerdict serve(std::uint64_t address, os::UffdAccess access);
+
+  // Ranges are whole pages of the region. What is in them is gone: the next touch reads zeros, and
+  // nothing of them is written to the store.
+  void discard(os::AddressRange range);
+  // Brings pages here and keeps them until unpin(); counts nest, up to 255 a page. kNoMemory: too
+  // little room would be left for the rest. kIo: lost.
+  Result<void> pin(os::AddressRange range, os::UffdAccess access);
+  void unpin(os::AddressRange range);
+  // Soon to be used: starts fetching as much as fits into half of the staging frames.
+  void prefetch(os::AddressRange range);
+
+  // Around fork(): between them the pager stands still and nothing is under way.
+  void before_fork();
+  void after_fork_in_parent();
+
+  PagerStats stats() const;
+  PageState state_of(std::uint64_t address) const { return table_->state(page_of(address)); }
+
+ private:
+  struct Parts;
+  Pager(PagerOptions options, Parts parts);
+
+  using Guard = std::unique_lock<std::mutex>;
+
+  PageIndex page_of(std::uint64_t address) const {
+    return static_cast<PageIndex>((address - region_.start) / os::kPageBytes);
+  }
+  os::AddressRange pages(PageIndex first, std::uint32_t count) const {
+    return {region_.start + std::uint64_t{first} * os::kPageBytes,
+            std::uint64_t{count} * os::kPageBytes};
+  }
+  os::AddressRange page(PageIndex index) const { return pages(index, 1); }
+  std::uint32_t page_count() const { return table_->page_count(); }
+
+  enum class Direction : std::uint8_t { kIn, kOut };
+
+  // pager_fault.cc
+  ServeVerdict serve_locked(Guard& guard, PageIndex page, os::UffdAccess access);
+  ServeVerdict first_touch(PageIndex page, os::UffdAccess access);
+  ServeVerdict first_write(PageIndex page);
+  bool already_here(PageIndex page);
+  bool fetch(PageIndex page, bool again);
+  std::uint32_t fetch_run(PageIndex page, std::uint32_t count);
+  std::uint32_t ahead_after(PageIndex page, std::uint32_t frame, FrameState state) const;
+  std::optional<ServeVerdict> install(Guard& guard, PageIndex page, os::UffdAccess access);
+  ServeVerdict map_staged(PageIndex first, std::uint32_t frame, std::uint32_t count,
+                          os::UffdAccess access);
+  void came_from(std::uint32_t frame, PageIndex page, PageState state);
+  void came_here(PageIndex page, PageState state);
+  ServeVerdict no_room() const;
+
+  // pager_evict.cc
+  bool make_room(std::uint32_t wanted);
+  bool evict_batch();
+  void protect_dirty(std::span<const PageIndex> victims);
+  void stage_dirty(PageIndex page);
+  void write_staged(std::span<const PageIndex> victims);
+  void drop_all(std::span<const PageIndex> victims);
+
+  // pager_transfer.cc
+  void take_run(Frames::Run run);
+  void start(Direction direction, SlotRun slots, std::uint32_t frame);
+  void finish(StoreCompletion completion);
+  void poll();
+  void wait(Guard& guard);
+
+  PagerOptions options_;
+  os::AddressRange region_;
+  std::unique_ptr<os::AnonymousMemory> memory_;  // The region.
+  std::unique_ptr<os::Userfault> userfault_;
+  std::unique_ptr<StoreChannel> channel_;
+  std::unique_ptr<PageTable> table_;
+  std::unique_ptr<Frames> frames_;
+  std::unique_ptr<Replacement> replacement_;
+  std::unique_ptr<os::AnonymousMemory> zeros_;
+  os::PageDrop drop_;
+  std::uint32_t slots_of_slab_;
+  std::uint32_t most_here_;  // Pages.
+
+  mutable std::mutex lock_;
+  Prefetcher prefetcher_;
+  PagerStats stats_;
+  std::uint32_t under_way_ = 0;   // Transfers.
+  std::uint32_t idle_polls_ = 0;
+  bool lost_ = false;             // A page could not be written anywhere.
+  std::optional<os::SignalBlock> fork_block_;
+
+  // Of evict_batch(), which may run on a small stack.
+  std::array<PageIndex, kEvictionBatch> victims_;
+  std::array<os::AddressRange, kEvictionBatch> dropped_;
+};
+
+}  // namespace isthmus::farmem
