@@ -13,15 +13,21 @@ Result<std::unique_ptr<Frames>> Frames::create(std::span<std::byte> staging) {
   return frames;
 }
 
-Frames::Run Frames::next(std::uint32_t count) {
-  const std::uint32_t most = std::min(count, count_ - cursor_);
-  std::uint32_t free = 0;
-  while (free < most) {
-    const FrameState state = at(cursor_ + free).state;
+Frames::Run Frames::next(const Ring& ring, std::uint32_t count) {
+  const std::uint32_t first = ring.first + ring.cursor;
+  const std::uint32_t most = std::min(count, ring.count - ring.cursor);
+  std::uint32_t idle = 0;
+  while (idle < most) {
+    const FrameState state = at(first + idle).state;
     if (state == FrameState::kArriving || state == FrameState::kLeaving) break;
-    ++free;
+    ++idle;
   }
-  return {cursor_, free};
+  return {first, idle};
+}
+
+void Frames::take(Run run) {
+  Ring& ring = run.first < leaving_.first ? arriving_ : leaving_;
+  ring.cursor = (run.first + run.count - ring.first) % ring.count;
 }
 
 }  // namespace isthmus::farmem

@@ -1,6 +1,6 @@
 // Frames: the staging frames of a channel, through which every page comes and goes.
 //
-// Frames are handed out in a ring, so that the oldest content goes first. A frame whose content is
+// Frames are handed out in two rings, so that the oldest content goes first. A frame whose content is
 // whole keeps it until the ring comes round: a page that is wanted again meanwhile costs no
 // network. That is the soft tail of the replacement policy.
 //
@@ -41,6 +41,8 @@ struct Frame {
 
 class Frames {
  public:
+  // The frames are numbered through all of the staging memory; the first half is for pages that
+  // arrive, the second for those that leave.
   static Result<std::unique_ptr<Frames>> create(std::span<std::byte> staging);
 
   std::uint32_t count() const { return count_; }
@@ -48,31 +50,43 @@ class Frames {
   std::byte* bytes(std::uint32_t index) const {
     return staging_.data() + std::size_t{index} * os::kPageBytes;
   }
+  std::span<std::byte> leaving_bytes() const { return staging_.subspan(staging_.size() / 2); }
 
-  // The next `count` frames in a row, or fewer at the end of the ring; at least one. Empty: the
-  // next one has a transfer under way, wait for that. The caller lets go of whatever pages they
-  // still hold.
   struct Run {
     std::uint32_t first;
     std::uint32_t count;
   };
-  Run next(std::uint32_t count);
-  // Takes them out of the ring's reach until it comes round.
-  void take(Run run) { cursor_ = (run.first + run.count) % count_; }
+  // The next frames in a row that have nothing under way: `count`, or fewer at the end of the ring
+  // or before one that has. None: wait for that one.
+  Run next_for_arrival(std::uint32_t count) { return next(arriving_, count); }
+  Run next_for_leaving(std::uint32_t count) { return next(leaving_, count); }
+  // Moves the ring past a run that next_...() gave. Whoever is in the frames still is let go by
+  // the caller.
+  void take(Run run);
 
  private:
+  struct Ring {
+    std::uint32_t first;
+    std::uint32_t count;
+    std::uint32_t cursor;  // From `first`.
+  };
+
   Frames(std::span<std::byte> staging, std::unique_ptr<os::AnonymousMemory> memory)
       : staging_(staging),
         memory_(std::move(memory)),
-        count_(static_cast<std::uint32_t>(staging.size() / os::kPageBytes)) {}
+        count_(static_cast<std::uint32_t>(staging.size() / os::kPageBytes)),
+        arriving_{0, count_ / 2, 0},
+        leaving_{count_ / 2, count_ - count_ / 2, 0} {}
 
+  Run next(const Ring& ring, std::uint32_t count);
   // SAFETY: sized and initialised in create().
   Frame* frames() const { return reinterpret_cast<Frame*>(memory_->data()); }
 
   std::span<std::byte> staging_;
   std::unique_ptr<os::AnonymousMemory> memory_;
   std::uint32_t count_;
-  std::uint32_t cursor_ = 0;
+  Ring arriving_;
+  Ring leaving_;
 };
 
 }  // namespace isthmus::farmem

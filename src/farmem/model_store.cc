@@ -18,6 +18,8 @@ class ModelChannel : public StoreChannel {
     return {staging_->data(), staging_->size()};
   }
 
+  bool staging_may_be_remapped() const override { return store_.options().remappable; }
+
   void read(SlotRun from, std::byte* to, std::uint64_t ticket) override {
     add({.slots = from, .to = to, .from = nullptr, .ticket = ticket, .polls = 0});
   }

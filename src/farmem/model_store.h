@@ -15,6 +15,7 @@ struct ModelStoreOptions {
   std::uint32_t slot_count = 0;
   std::uint32_t slots_of_slab = 1024;
   std::uint32_t polls_until_done = 0;  // Each transfer completes after so many polls.
+  bool remappable = true;
 };
 
 class ModelStore : public Store {

@@ -55,7 +55,8 @@ Result<std::unique_ptr<Pager>> Pager::create(Store& store, PagerOptions options)
       os::kUffdWp | (options.delivery == FaultDelivery::kSignal ? os::kUffdSigbus
                                                                 : os::kUffdThreadId);
   Parts parts;
-  parts.userfault = ISTHMUS_TRY(os::Userfault::open({.required = needed}));
+  parts.userfault =
+      ISTHMUS_TRY(os::Userfault::open({.required = needed, .optional = os::kUffdMove}));
   parts.memory = ISTHMUS_TRY(os::AnonymousMemory::create(options.region_bytes));
   const auto page_count = static_cast<std::uint32_t>(options.region_bytes / os::kPageBytes);
   const auto local_pages = static_cast<std::uint32_t>(
@@ -70,8 +71,7 @@ Result<std::unique_ptr<Pager>> Pager::create(Store& store, PagerOptions options)
   auto pager = std::unique_ptr<Pager>(new Pager(options, std::move(parts)));
   pager->most_here_ = local_pages - kStagingFrames;
   pager->stats_.local_limit_pages = local_pages;
-  ISTHMUS_TRY_VOID(pager->userfault_->register_range(
-      pager->region_, os::kUffdRegisterMissing | os::kUffdRegisterWp));
+  ISTHMUS_TRY_VOID(pager->register_ranges());
   return pager;
 }
 
@@ -87,7 +87,20 @@ Pager::Pager(PagerOptions options, Parts parts)
       replacement_(std::move(parts.replacement)),
       zeros_(std::move(parts.zeros)),
       slots_of_slab_(parts.slots_of_slab),
+      moves_pages_(userfault_->has(os::kUffdMove) && channel_->staging_may_be_remapped()),
       prefetcher_(options.prefetch) {}
+
+Result<void> Pager::register_ranges() {
+  // What pages are moved to must be ours too. Nothing of it is touched before a page is there.
+  if (moves_pages_) {
+    const auto leaving = frames_->leaving_bytes();
+    // SAFETY: an address for the kernel.
+    const os::AddressRange range{reinterpret_cast<std::uint64_t>(leaving.data()), leaving.size()};
+    drop_.drop(std::span(&range, 1));
+    ISTHMUS_TRY_VOID(userfault_->register_range(range, os::kUffdRegisterMissing));
+  }
+  return userfault_->register_range(region_, os::kUffdRegisterMissing | os::kUffdRegisterWp);
+}
 
 Pager::~Pager() {
   before_fork();  // Nothing may be under way when the staging frames go.

@@ -4,8 +4,9 @@
 // which serve() resolves: a page never touched before is zeros and costs no network; any other
 // comes from its slot in the store, by way of a staging frame, with what the prefetch policy adds.
 // When more pages are here than local_bytes allows, the coldest are evicted in batches: clean ones
-// are dropped; dirty ones are write protected, copied to staging frames, dropped, and written to
-// their slots from there. A page is clean while write protected: its first write is a fault.
+// are dropped; dirty ones go to staging frames, by remapping where kernel and device allow it, and
+// are written to their slots from there. A page is clean while write protected: its first write is
+// a fault.
 //
 // Invariants: pages here and staging frames together never exceed local_bytes. A page is in exactly
 // one PageState; its bytes are those last seen by the program in every state. Nothing is read from
@@ -33,6 +34,7 @@
 #include "farmem/replacement.h"
 #include "farmem/stats.h"
 #include "farmem/store.h"
+#include "farmem/write_forecast.h"
 #include "os/address_range.h"
 #include "os/anonymous_memory.h"
 #include "os/page_drop.h"
@@ -53,8 +55,8 @@ constexpr std::uint32_t kEvictionBatch = 64;  // Past it, dropping pages is chea
 constexpr std::uint64_t kLeastLocalBytes = 4u << 20;
 static_assert(kLeastLocalBytes >= 2 * kStagingFrames * os::kPageBytes,
               "staging must leave room for pages");
-static_assert(kStagingFrames >= 2 * kEvictionBatch + kMostWindow,
-              "an eviction must not push out what is being fetched");
+static_assert(kStagingFrames / 2 >= 2 * kEvictionBatch && kStagingFrames / 2 > kMostWindow,
+              "a batch must fit beside the one before it, and a window into what arrives");
 
 struct PagerOptions {
   std::uint64_t region_bytes = 0;  // Whole pages; at most the store's slots.
@@ -109,6 +111,7 @@ class Pager {
  private:
   struct Parts;
   Pager(PagerOptions options, Parts parts);
+  Result<void> register_ranges();
 
   using Guard = std::unique_lock<std::mutex>;
 
@@ -142,10 +145,12 @@ class Pager {
   // pager_evict.cc
   bool make_room(std::uint32_t wanted);
   bool evict_batch();
-  void protect_dirty(std::span<const PageIndex> victims);
-  void stage_dirty(PageIndex page);
+  std::uint32_t stage_dirty(std::span<const PageIndex> victims);
+  std::uint32_t move_out(PageIndex first, Frames::Run run);
+  bool copy_out(PageIndex page, std::uint32_t frame);
+  void leaves(PageIndex page, std::uint32_t frame);
   void write_staged(std::span<const PageIndex> victims);
-  void drop_all(std::span<const PageIndex> victims);
+  void drop_later(PageIndex page);
 
   // pager_transfer.cc
   void take_run(Frames::Run run);
@@ -166,9 +171,11 @@ class Pager {
   os::PageDrop drop_;
   std::uint32_t slots_of_slab_;
   std::uint32_t most_here_;  // Pages.
+  bool moves_pages_;         // To leaving frames, instead of copying them.
 
   mutable std::mutex lock_;
   Prefetcher prefetcher_;
+  WriteForecast writes_;
   PagerStats stats_;
   std::uint32_t under_way_ = 0;   // Transfers.
   std::uint32_t idle_polls_ = 0;
@@ -178,6 +185,7 @@ class Pager {
   // Of evict_batch(), which may run on a small stack.
   std::array<PageIndex, kEvictionBatch> victims_;
   std::array<os::AddressRange, kEvictionBatch> dropped_;
+  std::uint32_t dropped_count_ = 0;
 };
 
 }  // namespace isthmus::farmem

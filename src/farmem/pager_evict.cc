@@ -32,74 +32,102 @@ bool Pager::evict_batch() {
   if (count == 0) return false;
   const auto victims = std::span(victims_).first(count);
   std::ranges::sort(victims);
-  protect_dirty(victims);
-  for (const PageIndex victim : victims) {
-    if (table_->state(victim) == PageState::kClean) {
-      table_->set_state(victim, PageState::kRemote);
-      ++stats_.pages_remote;
-      ++stats_.evicted_clean;
-    } else {
-      stage_dirty(victim);
+  dropped_count_ = 0;
+  for (std::size_t index = 0; index < count;) {
+    if (table_->state(victims[index]) == PageState::kDirty) {
+      index += stage_dirty(victims.subspan(index));
+      continue;
     }
+    table_->set_state(victims[index], PageState::kRemote);
+    ++stats_.pages_remote;
+    ++stats_.evicted_clean;
+    drop_later(victims[index++]);
   }
+  // In this order: a page whose write fails is still in its frame.
   write_staged(victims);
-
-  drop_all(victims);
+  drop_.drop(std::span(dropped_).first(dropped_count_));
+  stats_.pages_local -= count;
   poll();
   return true;
 }
 
-void Pager::drop_all(std::span<const PageIndex> victims) {
-  std::size_t ranges = 0;
-  for (const PageIndex victim : victims) {
-    if (ranges > 0 && dropped_[ranges - 1].end() == page(victim).start) {
-      dropped_[ranges - 1].bytes += os::kPageBytes;
-    } else {
-      dropped_[ranges++] = page(victim);
-    }
-  }
-  drop_.drop(std::span(dropped_).first(ranges));
-  stats_.pages_local -= victims.size();
-}
-
-// From here until they are dropped, nobody changes them: a writer's fault waits for our lock.
-void Pager::protect_dirty(std::span<const PageIndex> victims) {
-  for (std::size_t index = 0; index < victims.size();) {
-    const PageIndex first = victims[index];
-    std::uint32_t run = 0;
-    while (index < victims.size() && victims[index] == first + run &&
-           table_->state(victims[index]) == PageState::kDirty) {
-      ++run;
-      ++index;
-    }
-    if (run == 0) {
-      ++index;
-      continue;
-    }
-    userfault_->protect(pages(first, run), os::UffdProtection::kOn);
+void Pager::drop_later(PageIndex index) {
+  if (dropped_count_ > 0 && dropped_[dropped_count_ - 1].end() == page(index).start) {
+    dropped_[dropped_count_ - 1].bytes += os::kPageBytes;
+  } else {
+    dropped_[dropped_count_++] = page(index);
   }
 }
 
-void Pager::stage_dirty(PageIndex index) {
-  const std::uint64_t address = page(index).start;
-  // SAFETY: a page of our region; it is here, or was given back behind our back and is as new.
-  const auto* bytes = reinterpret_cast<const std::byte*>(address);
-  if (!os::is_page_present(address) || is_zero(bytes)) {
-    table_->set_state(index, PageState::kEmpty);
-    ++stats_.evicted_zero;
-    return;
+// Takes dirty pages that are neighbours, from the front, to leaving frames. Returns how many.
+std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
+  const PageIndex first = victims.front();
+  std::uint32_t wanted = 1;
+  while (wanted < victims.size() && victims[wanted] == first + wanted &&
+         table_->state(first + wanted) == PageState::kDirty) {
+    ++wanted;
   }
-  Frames::Run run = frames_->next(1);
+  Frames::Run run = frames_->next_for_leaving(wanted);
   while (run.count == 0) {
     poll();
-    run = frames_->next(1);
+    run = frames_->next_for_leaving(wanted);
   }
   take_run(run);
-  std::memcpy(frames_->bytes(run.first), bytes, os::kPageBytes);
-  frames_->at(run.first) = {
+  const std::uint32_t moved = moves_pages_ ? move_out(first, run) : 0;
+  if (moved > 0) return moved;
+  // One that cannot be moved: shared with a child, or the page of zeros.
+  if (copy_out(first, run.first)) {
+    leaves(first, run.first);
+  } else {
+    table_->set_state(first, PageState::kEmpty);
+    ++stats_.evicted_zero;
+  }
+  drop_later(first);
+  return 1;
+}
+
+// In one step, the page is in the frame and a touch of it is a fault, which waits for our lock.
+std::uint32_t Pager::move_out(PageIndex first, Frames::Run run) {
+  // SAFETY: addresses for the kernel.
+  const os::AddressRange to{reinterpret_cast<std::uint64_t>(frames_->bytes(run.first)),
+                            std::uint64_t{run.count} * os::kPageBytes};
+  const auto moved =
+      static_cast<std::uint32_t>(userfault_->move(to, page(first).start).bytes / os::kPageBytes);
+  for (std::uint32_t index = 0; index < moved; ++index) {
+    if (is_zero(frames_->bytes(run.first + index))) {
+      table_->set_state(first + index, PageState::kEmpty);
+      ++stats_.evicted_zero;
+    } else {
+      leaves(first + index, run.first + index);
+    }
+  }
+  return moved;
+}
+
+// Copies a page to a frame. False: it is all zeros, or was given back behind our back.
+bool Pager::copy_out(PageIndex index, std::uint32_t frame) {
+  // From here until it is dropped, nobody changes it: a writer's fault waits for our lock.
+  userfault_->protect(page(index), os::UffdProtection::kOn);
+  // SAFETY: a page of our region, and present.
+  const auto* bytes = reinterpret_cast<const std::byte*>(page(index).start);
+  if (!os::is_page_present(page(index).start) || is_zero(bytes)) return false;
+  if (!moves_pages_) {
+    std::memcpy(frames_->bytes(frame), bytes, os::kPageBytes);
+    return true;
+  }
+  // The frame is empty, and touching it would be a fault.
+  const os::AddressRange to{reinterpret_cast<std::uint64_t>(frames_->bytes(frame)),
+                            os::kPageBytes};
+  const auto done = userfault_->copy(to, bytes, os::UffdProtection::kOff);
+  ISTHMUS_ASSERT(done.verdict == os::UffdVerdict::kDone);
+  return true;
+}
+
+void Pager::leaves(PageIndex index, std::uint32_t frame) {
+  frames_->at(frame) = {
       .page = index, .state = FrameState::kLeaving, .origin = FrameOrigin::kEvicted};
   table_->set_state(index, PageState::kStaged);
-  table_->set_frame(index, run.first);
+  table_->set_frame(index, frame);
   // Its own place, so that neighbours here are neighbours there.
   if (table_->slot(index) == PageTable::kNoSlot) table_->set_slot(index, index);
   ++stats_.pages_staged;

@@ -105,6 +105,7 @@ ServeVerdict Pager::first_touch(PageIndex index, os::UffdAccess access) {
 }
 
 ServeVerdict Pager::first_write(PageIndex index) {
+  writes_.note_write();
   userfault_->protect(page(index), os::UffdProtection::kOff);
   ++stats_.faults_write;
   replacement_->note_use(index);
@@ -156,6 +157,7 @@ std::optional<ServeVerdict> Pager::install(Guard& guard, PageIndex page, os::Uff
   if (!make_room(count) && !make_room(count = 1)) return no_room();
   // What was evicted may have needed the frames of what is to come.
   if (!still_there()) return std::nullopt;
+  if (access == os::UffdAccess::kRead && writes_.expect_write()) access = os::UffdAccess::kWrite;
   return map_staged(page, frame, std::min(count, whole()), access);
 }
 
@@ -236,7 +238,7 @@ std::uint32_t Pager::fetch_run(PageIndex page, std::uint32_t count) {
          table_->slot(page + wanted) == slot + wanted) {
     ++wanted;
   }
-  const Frames::Run run = frames_->next(wanted);
+  const Frames::Run run = frames_->next_for_arrival(wanted);
   if (run.count == 0) return 0;
   take_run(run);
   for (std::uint32_t index = 0; index < run.count; ++index) {

@@ -26,6 +26,12 @@ void Pager::take_run(Frames::Run run) {
     }
     frame = Frame{};
   }
+  if (moves_pages_ && run.first >= frames_->count() / 2) {
+    // SAFETY: an address for the kernel. A page can only be moved to where none is.
+    const os::AddressRange range{reinterpret_cast<std::uint64_t>(frames_->bytes(run.first)),
+                                 std::uint64_t{run.count} * os::kPageBytes};
+    drop_.drop(std::span(&range, 1));
+  }
   frames_->take(run);
 }
 

@@ -47,6 +47,9 @@ class StoreChannel {
 
   // Whole pages, zeroed at first, at the same place for the channel's life.
   virtual std::span<std::byte> staging() const = 0;
+  // Whether the pages behind staging may be exchanged for others while nothing is under way there:
+  // true of a device in software, false of one that was told physical addresses.
+  virtual bool staging_may_be_remapped() const { return false; }
 
   // Starts a transfer from or to staging frames, which are the channel's until the completion with
   // this ticket. At most kMostUnderWay transfers are under way at a time.
