@@ -14,9 +14,10 @@ namespace {
 
 constexpr std::size_t kEventsAtOnce = 16;
 
-// Looking where a thread runs costs 5 µs, a hand-over to the wrong processor 40: a look every so
-// many faults of the same thread.
-constexpr std::uint32_t kFaultsPerLook = 64;
+// So many faults of one thread in a row, and it is taken for the only one.
+constexpr std::uint32_t kFaultsUntilHold = 16;
+// After so many it is let go for a moment, so that the scheduler may find it a better processor.
+constexpr std::uint32_t kFaultsOfHold = 20'000;
 
 constexpr std::uint64_t kForeverNs = ~std::uint64_t{0};
 
@@ -45,7 +46,7 @@ void FaultMessages::run() {
     for (std::size_t index = 0; index < *count; ++index) {
       const os::UffdEvent& event = events[index];
       if (event.kind != os::UffdEventKind::kFault) continue;
-      follow(event.thread_id);
+      stay_with(event.thread_id);
       const ServeVerdict verdict = pager_.serve(event.address, event.access);
       if (verdict != ServeVerdict::kServed) os::end_process(last_words(verdict));
     }
@@ -55,16 +56,23 @@ void FaultMessages::run() {
   }
 }
 
-void FaultMessages::follow(std::uint32_t thread_id) {
-  if (thread_id == last_thread_ && faults_until_look_ > 0) {
-    --faults_until_look_;
-    return;
+void FaultMessages::stay_with(std::uint32_t thread_id) {
+  ++faults_in_a_row_;
+  if (thread_id != last_thread_ || faults_in_a_row_ == kFaultsOfHold) {
+    let_go();
+    last_thread_ = thread_id;
+    faults_in_a_row_ = 1;
   }
-  last_thread_ = thread_id;
-  faults_until_look_ = kFaultsPerLook;
+  if (faults_in_a_row_ != kFaultsUntilHold) return;
   const auto processor = os::processor_of_thread(thread_id);
-  if (!processor || *processor == processor_) return;
-  if (os::stay_on_processor(*processor)) processor_ = *processor;
+  if (!processor || !os::stay_on_processor(*processor)) return;
+  const std::lock_guard guard(hold_lock_);
+  hold_ = os::ProcessorHold::take(thread_id, *processor);
+}
+
+void FaultMessages::let_go() {
+  const std::lock_guard guard(hold_lock_);
+  hold_.reset();
 }
 
 }  // namespace isthmus::farmem

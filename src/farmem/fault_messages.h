@@ -1,19 +1,22 @@
 // Faults by message: a thread of ours reads them from the userfaultfd and serves them, also those
 // of the kernel inside a system call.
 //
-// The thread stays on the processor where faults come from: the hand-over there costs 2 µs, to
-// another processor 40. A program whose threads fault on several processors at once pays that for
-// some of them; then FaultSignal is the better way.
+// A hand-over on one processor costs 2 µs, to another 40. So while one thread alone faults, it and
+// ours are kept on one processor: two threads that take turns lose nothing by that. When another
+// thread faults too, both are let go, and each fault costs a hand-over; then FaultSignal is the
+// better way.
 //
 // Threading: start and stop from any thread.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/result.h"
 #include "farmem/pager.h"
 #include "os/fd.h"
+#include "os/processor.h"
 
 namespace isthmus::farmem {
 
@@ -21,6 +24,11 @@ class FaultMessages {
  public:
   static Result<std::unique_ptr<FaultMessages>> start(Pager& pager);
   ~FaultMessages();
+
+  // Lets go of the thread that is kept on a processor, for what it starts would be kept there too.
+  // Before fork() and its like.
+  void let_go();
+
   FaultMessages(const FaultMessages&) = delete;
   FaultMessages& operator=(const FaultMessages&) = delete;
 
@@ -29,13 +37,14 @@ class FaultMessages {
       : pager_(pager), stop_(std::move(stop)) {}
 
   void run();
-  void follow(std::uint32_t thread_id);
+  void stay_with(std::uint32_t thread_id);
 
   Pager& pager_;
   os::Fd stop_;
+  std::mutex hold_lock_;
+  std::unique_ptr<os::ProcessorHold> hold_;  // Under the lock.
   std::uint32_t last_thread_ = 0;
-  std::uint32_t faults_until_look_ = 0;
-  std::uint32_t processor_ = ~0u;
+  std::uint32_t faults_in_a_row_ = 0;
   std::thread thread_;
 };
 

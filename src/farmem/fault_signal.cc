@@ -41,6 +41,10 @@ const char* last_words(ServeVerdict verdict) {
     case ServeVerdict::kFull:
       return "no local memory is left for a far page: the limit is taken up by pinned pages, or "
              "the kernel has none; raise --local-memory";
+    case ServeVerdict::kOrphan:
+      return "a child of fork() needs a page that its parent had moved to a memory node; children "
+             "have only what was here: run the program with more --local-memory, or have the "
+             "child call exec() first";
     case ServeVerdict::kForeign:
     case ServeVerdict::kServed: break;
   }

@@ -28,6 +28,12 @@ struct Pager::Parts {
 
 namespace {
 
+os::UffdOptions userfault_options(FaultDelivery delivery) {
+  return {.required = os::kUffdWp | (delivery == FaultDelivery::kSignal ? os::kUffdSigbus
+                                                                         : os::kUffdThreadId),
+          .optional = os::kUffdMove};
+}
+
 Result<void> check(const Store& store, const PagerOptions& options) {
   if (options.region_bytes == 0 || options.region_bytes % os::kPageBytes != 0) {
     return fail(ErrorCode::kInvalid, "a far region of %llu bytes is not whole pages of 4096",
@@ -51,12 +57,8 @@ Result<void> check(const Store& store, const PagerOptions& options) {
 
 Result<std::unique_ptr<Pager>> Pager::create(Store& store, PagerOptions options) {
   ISTHMUS_TRY_VOID(check(store, options));
-  const os::UffdFeatures needed =
-      os::kUffdWp | (options.delivery == FaultDelivery::kSignal ? os::kUffdSigbus
-                                                                : os::kUffdThreadId);
   Parts parts;
-  parts.userfault =
-      ISTHMUS_TRY(os::Userfault::open({.required = needed, .optional = os::kUffdMove}));
+  parts.userfault = ISTHMUS_TRY(os::Userfault::open(userfault_options(options.delivery)));
   parts.memory = ISTHMUS_TRY(os::AnonymousMemory::create(options.region_bytes));
   const auto page_count = static_cast<std::uint32_t>(options.region_bytes / os::kPageBytes);
   const auto local_pages = static_cast<std::uint32_t>(
@@ -196,6 +198,7 @@ void Pager::unpin(os::AddressRange range) {
 void Pager::prefetch(os::AddressRange range) {
   const os::SignalBlock block;
   const Guard guard(lock_);
+  if (channel_ == nullptr) return;
   const PageIndex first = page_of(range.start);
   const auto count = static_cast<std::uint32_t>(range.bytes / os::kPageBytes);
   std::uint32_t budget = kStagingFrames / 2;
@@ -226,6 +229,23 @@ void Pager::before_fork() {
 void Pager::after_fork_in_parent() {
   lock_.unlock();
   fork_block_.reset();
+}
+
+Result<void> Pager::after_fork_in_child() {
+  // The parent's connections are the parent's: to end them here would end them there.
+  static_cast<void>(channel_.release());
+  static_cast<void>(userfault_.release());
+  userfault_ = ISTHMUS_TRY(os::Userfault::open(userfault_options(options_.delivery)));
+  drop_ = os::PageDrop{};
+  // Write protection did not come along, so nothing is known to be clean.
+  for (PageIndex page = 0; page < page_count(); ++page) {
+    if (table_->state(page) == PageState::kClean) table_->set_state(page, PageState::kDirty);
+  }
+  ISTHMUS_TRY_VOID(userfault_->register_range(
+      region_, os::kUffdRegisterMissing | os::kUffdRegisterWp));
+  lock_.unlock();
+  fork_block_.reset();
+  return {};
 }
 
 PagerStats Pager::stats() const {

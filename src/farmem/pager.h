@@ -70,6 +70,7 @@ enum class ServeVerdict : std::uint8_t {
   kForeign,  // Not an address of the region.
   kLost,     // The page's contents cannot be reached any more.
   kFull,     // Everything here is pinned, or the kernel has no memory.
+  kOrphan,   // The page is in the store, and this is a child of fork(), which has none.
 };
 
 class Pager {
@@ -104,6 +105,10 @@ class Pager {
   // Around fork(): between them the pager stands still and nothing is under way.
   void before_fork();
   void after_fork_in_parent();
+  // The child keeps what is here and in staging frames, has zeros where nothing was, and no limit;
+  // it has no store, so that pages that are there cannot be reached (kOrphan). Before the child
+  // touches any far page. Whoever delivers faults starts anew in the child.
+  Result<void> after_fork_in_child();
 
   PagerStats stats() const;
   PageState state_of(std::uint64_t address) const { return table_->state(page_of(address)); }
@@ -153,7 +158,7 @@ class Pager {
   void drop_later(PageIndex page);
 
   // pager_transfer.cc
-  void take_run(Frames::Run run);
+  void empty(Frames::Run run);
   void start(Direction direction, SlotRun slots, std::uint32_t frame);
   void finish(StoreCompletion completion);
   void poll();
@@ -163,7 +168,7 @@ class Pager {
   os::AddressRange region_;
   std::unique_ptr<os::AnonymousMemory> memory_;  // The region.
   std::unique_ptr<os::Userfault> userfault_;
-  std::unique_ptr<StoreChannel> channel_;
+  std::unique_ptr<StoreChannel> channel_;  // None in a child of fork().
   std::unique_ptr<PageTable> table_;
   std::unique_ptr<Frames> frames_;
   std::unique_ptr<Replacement> replacement_;

@@ -21,6 +21,7 @@ bool is_zero(const std::byte* page) {
 }  // namespace
 
 bool Pager::make_room(std::uint32_t wanted) {
+  if (channel_ == nullptr) return true;  // A child of fork(): there is nowhere to evict to.
   while (stats_.pages_local + wanted > most_here_) {
     if (lost_ || !evict_batch()) return false;
   }
@@ -69,14 +70,19 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   }
   Frames::Run run = frames_->next_for_leaving(wanted);
   while (run.count == 0) {
+    ISTHMUS_ASSERT(under_way_ > 0);
     poll();
     run = frames_->next_for_leaving(wanted);
   }
-  take_run(run);
+  empty(run);
   const std::uint32_t moved = moves_pages_ ? move_out(first, run) : 0;
-  if (moved > 0) return moved;
+  if (moved > 0) {
+    frames_->take({run.first, moved});
+    return moved;
+  }
   // One that cannot be moved: shared with a child, or the page of zeros.
   if (copy_out(first, run.first)) {
+    frames_->take({run.first, 1});
     leaves(first, run.first);
   } else {
     table_->set_state(first, PageState::kEmpty);

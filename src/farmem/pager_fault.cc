@@ -43,6 +43,7 @@ ServeVerdict Pager::serve_locked(Guard& guard, PageIndex page, os::UffdAccess ac
         continue;
       }
       case PageState::kRemote:
+        if (channel_ == nullptr) return ServeVerdict::kOrphan;
         if (!asked) ++stats_.faults_remote;
         if (!fetch(page, asked)) {
           wait(guard);
@@ -240,7 +241,8 @@ std::uint32_t Pager::fetch_run(PageIndex page, std::uint32_t count) {
   }
   const Frames::Run run = frames_->next_for_arrival(wanted);
   if (run.count == 0) return 0;
-  take_run(run);
+  empty(run);
+  frames_->take(run);
   for (std::uint32_t index = 0; index < run.count; ++index) {
     Frame& frame = frames_->at(run.first + index);
     frame = {.page = page + index, .state = FrameState::kArriving, .origin = FrameOrigin::kAhead};

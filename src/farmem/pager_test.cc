@@ -5,6 +5,8 @@
 #include "farmem/pager.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -28,6 +30,7 @@ struct Setting {
   FaultDelivery delivery;
   std::uint32_t polls_until_done;
   PrefetchPolicy prefetch;
+  bool remappable = true;
 };
 
 class PagerTest : public testing::TestWithParam<Setting> {
@@ -41,7 +44,9 @@ class PagerTest : public testing::TestWithParam<Setting> {
     options.delivery = GetParam().delivery;
     options.prefetch = GetParam().prefetch;
     auto store = ModelStore::create(
-        {.slot_count = kPages, .polls_until_done = GetParam().polls_until_done});
+        {.slot_count = kPages,
+         .polls_until_done = GetParam().polls_until_done,
+         .remappable = GetParam().remappable});
     ASSERT_TRUE(store) << store.error().message;
     store_ = std::move(*store);
     auto pager = Pager::create(*store_, options);
@@ -210,6 +215,43 @@ TEST_P(PagerTest, ServesThreadsAtOnce) {
   expect_within_limit();
 }
 
+TEST_P(PagerTest, AChildOfForkHasWhatWasHere) {
+  for (std::uint32_t page = 0; page < kPages; ++page) word(page) = page + 1;
+  static_cast<void>(pager_->stats());  // By message, the last fault may not be quite over.
+  ASSERT_EQ(pager_->state_of(pages(kPages - 1, 1).start), PageState::kDirty);
+  ASSERT_EQ(pager_->state_of(pages(0, 1).start), PageState::kRemote);
+  pager_->discard(pages(1, 1));
+  word(2) = 3;
+  for (const bool orphan : {false, true}) {
+    pager_->before_fork();
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!pager_->after_fork_in_child()) _exit(2);
+      std::unique_ptr<FaultMessages> messages;
+      if (GetParam().delivery == FaultDelivery::kMessage) {
+        auto started = FaultMessages::start(*pager_);
+        if (!started) _exit(3);
+        messages = std::move(*started);
+      }
+      word(kPages - 1) = word(kPages - 1) + 1;
+      word(2) = 5;  // Of the child alone, below.
+      const bool right = word(kPages - 1) == kPages + 1 && word(1) == 0;
+      if (orphan) word(0) = word(0) + 1;
+      _exit(right ? 0 : 4);
+    }
+    pager_->after_fork_in_parent();
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(WEXITSTATUS(status), orphan ? 125 : 0);
+    word(2) = 3;
+    for (std::uint32_t page = 3; page < kPages; ++page) ASSERT_EQ(word(page), page + 1);
+    for (std::uint32_t page = kPages - 100; page < kPages; ++page) ASSERT_EQ(word(page), page + 1);
+    word(2) = 3;
+    static_cast<void>(pager_->stats());
+    ASSERT_EQ(pager_->state_of(pages(2, 1).start), PageState::kDirty);
+  }
+}
+
 TEST_P(PagerTest, RefusesWhatCannotBe) {
   PagerOptions options{.region_bytes = kRegionBytes, .local_bytes = kLeastLocalBytes - 1};
   EXPECT_EQ(Pager::create(*store_, options).error().code, ErrorCode::kInvalid);
@@ -238,11 +280,14 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Setting{FaultDelivery::kSignal, 0, PrefetchPolicy::kAdaptive},
                     Setting{FaultDelivery::kSignal, 3, PrefetchPolicy::kAdaptive},
                     Setting{FaultDelivery::kSignal, 0, PrefetchPolicy::kNone},
+                    Setting{FaultDelivery::kSignal, 2, PrefetchPolicy::kAdaptive, false},
                     Setting{FaultDelivery::kMessage, 0, PrefetchPolicy::kAdaptive},
                     Setting{FaultDelivery::kMessage, 2, PrefetchPolicy::kNext}),
     [](const auto& setting) {
       return std::string(to_string(setting.param.delivery)) + "_" +
-             to_string(setting.param.prefetch) + "_" + std::to_string(setting.param.polls_until_done);
+             to_string(setting.param.prefetch) + "_" +
+             std::to_string(setting.param.polls_until_done) +
+             (setting.param.remappable ? "" : "_copied");
     });
 
 }  // namespace

@@ -15,7 +15,7 @@ constexpr std::uint32_t kFrameShift = 32;
 }  // namespace
 
 // The frames are to be used anew: whatever they still hold is in its slot.
-void Pager::take_run(Frames::Run run) {
+void Pager::empty(Frames::Run run) {
   for (std::uint32_t index = run.first; index < run.first + run.count; ++index) {
     Frame& frame = frames_->at(index);
     if (frame.page != Frame::kNobody) {
@@ -32,7 +32,6 @@ void Pager::take_run(Frames::Run run) {
                                  std::uint64_t{run.count} * os::kPageBytes};
     drop_.drop(std::span(&range, 1));
   }
-  frames_->take(run);
 }
 
 void Pager::start(Direction direction, SlotRun slots, std::uint32_t frame) {

@@ -40,6 +40,41 @@ bool stay_on_processor(std::uint32_t processor) {
   return sched_setaffinity(0, sizeof set, &set) == 0;
 }
 
+struct ProcessorHold::Before {
+  std::uint32_t thread_id;
+  std::uint32_t processor;
+  cpu_set_t set;
+};
+
+std::unique_ptr<ProcessorHold> ProcessorHold::take(std::uint32_t thread_id,
+                                                   std::uint32_t processor) {
+  auto before = std::make_unique<Before>();
+  before->thread_id = thread_id;
+  before->processor = processor;
+  const auto thread = static_cast<pid_t>(thread_id);
+  if (processor >= CPU_SETSIZE ||
+      sched_getaffinity(thread, sizeof before->set, &before->set) != 0) {
+    return nullptr;
+  }
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(processor, &one);
+  if (sched_setaffinity(thread, sizeof one, &one) != 0) return nullptr;
+  return std::unique_ptr<ProcessorHold>(new ProcessorHold(std::move(before)));
+}
+
+ProcessorHold::ProcessorHold(std::unique_ptr<Before> before) : before_(std::move(before)) {}
+
+ProcessorHold::~ProcessorHold() {
+  const auto thread = static_cast<pid_t>(before_->thread_id);
+  cpu_set_t now;
+  if (sched_getaffinity(thread, sizeof now, &now) != 0) return;
+  const bool ours = CPU_COUNT(&now) == 1 && CPU_ISSET(before_->processor, &now);
+  if (ours) sched_setaffinity(thread, sizeof before_->set, &before_->set);
+}
+
+std::uint32_t ProcessorHold::processor() const { return before_->processor; }
+
 std::uint32_t thread_id() { return static_cast<std::uint32_t>(syscall(SYS_gettid)); }
 
 }  // namespace isthmus::os
