@@ -1,15 +1,16 @@
 // Far memory under one load: 256 MiB in touches of 4 KiB, a quarter of it here.
 //
 // Usage: far_memory [--megabytes N] [--local PERCENT] [--touches N] [--delivery signal|message]
-//                   [--prefetch none|next|adaptive] [PHASE...]
+//                   [--prefetch none|next|adaptive] [--node ADDRESS:PORT]... [--plain] [PHASE...]
 //
 // Phases: write-sequential (first touch), read-sequential, read-random, read-hot (90 % of the
-// touches on 10 % of the pages), modify-random, read-stride, at-hand (faults whose page is in a
-// staging frame, and below it what trap and mapping alone take). Each read checks what the page
-// has. Each phase prints a line of JSON: mean, median, 99th percentile in ns a touch.
+// touches on 10 % of the pages), modify-random, read-stride, read-threads (read-random by two
+// threads), at-hand (faults whose page is in a staging frame). Each read checks what the page has. Each phase prints a line of JSON: mean,
+// median, 99th percentile in ns a touch.
 //
-// The store is a model in this process's memory: this measures the pager alone. What a network
-// and a memory node add is measured by programs under `isthmus run --far-memory`.
+// With nodes (under `isthmus run`) the pages go there; without, to a model of a store in this
+// process's memory, which measures the pager alone. --plain: ordinary memory, for whatever the
+// kernel does with it, such as swapping under a memory cgroup.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,12 +18,15 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "farmem/fault_messages.h"
 #include "farmem/fault_signal.h"
 #include "farmem/model_store.h"
 #include "farmem/pager.h"
+#include "farmem/remote/verbs_store.h"
+#include "os/anonymous_memory.h"
 #include "os/clock.h"
 
 namespace isthmus {
@@ -34,6 +38,8 @@ struct Options {
   std::uint64_t touches = 200'000;
   farmem::FaultDelivery delivery = farmem::FaultDelivery::kSignal;
   farmem::PrefetchPolicy prefetch = farmem::PrefetchPolicy::kAdaptive;
+  std::vector<farmem::NodeAddress> nodes;
+  bool plain = false;
   std::vector<std::string> phases;
 
   bool wants(std::string_view phase) const {
@@ -128,6 +134,17 @@ struct Modify {
 template <class Where, class What>
 struct Touch : Where, What {};
 
+void read_by_threads(const Options& options, const Load& load) {
+  std::vector<std::thread> threads;
+  for (std::uint64_t thread = 1; thread <= 2; ++thread) {
+    threads.emplace_back([&options, own = load, thread]() mutable {
+      for (std::uint64_t turn = 0; turn < thread * 1000; ++turn) own.random();
+      own.run("read-threads", options.touches, Touch<Random, Read>{});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 void measure(const Options& options, Load& load) {
   const std::uint64_t pages = load.pages();
   load.run("write-sequential", pages, Touch<Sequential, Fill>{});
@@ -139,6 +156,7 @@ void measure(const Options& options, Load& load) {
   }
   if (options.wants("read-hot")) load.run("read-hot", options.touches, Touch<Hot, Read>{});
   if (options.wants("read-stride")) load.run("read-stride", pages, Touch<Stride, Read>{});
+  if (options.wants("read-threads")) read_by_threads(options, load);
   if (options.wants("modify-random")) {
     load.run("modify-random", options.touches, Touch<Random, Modify>{});
   }
@@ -165,10 +183,26 @@ T expect(Result<T> result) {
   std::exit(77);
 }
 
+std::unique_ptr<farmem::Store> open_store(const Options& options, std::uint32_t pages) {
+  if (options.nodes.empty()) {
+    return expect(farmem::ModelStore::create({.slot_count = pages, .slots_of_slab = 16384}));
+  }
+  return expect(farmem::VerbsStore::connect(
+      {.nodes = options.nodes, .bytes = pages * os::kPageBytes, .label = "bench"}));
+}
+
+int run_plain(const Options& options) {
+  auto memory = expect(os::AnonymousMemory::create(options.megabytes << 20));
+  // SAFETY: an address to compute with.
+  Load load(reinterpret_cast<std::uint64_t>(memory->data()), memory->size() / os::kPageBytes);
+  measure(options, load);
+  return 0;
+}
+
 int run(const Options& options) {
   const std::uint64_t bytes = options.megabytes << 20;
   const auto pages = static_cast<std::uint32_t>(bytes / os::kPageBytes);
-  auto store = expect(farmem::ModelStore::create({.slot_count = pages, .slots_of_slab = 16384}));
+  auto store = open_store(options, pages);
   auto pager = expect(farmem::Pager::create(
       *store, {.region_bytes = bytes,
                .local_bytes = bytes * options.local_percent / 100,
@@ -189,7 +223,8 @@ int run(const Options& options) {
 
 int usage() {
   std::fprintf(stderr, "usage: far_memory [--megabytes N] [--local PERCENT] [--touches N] "
-                       "[--delivery signal|message] [--prefetch none|next|adaptive] [PHASE...]\n");
+                       "[--delivery signal|message] [--prefetch none|next|adaptive] "
+                       "[--node ADDRESS:PORT]... [--plain] [PHASE...]\n");
   return 2;
 }
 
@@ -206,12 +241,19 @@ int main(int count, char** arguments) {
       options.phases.emplace_back(name);
       continue;
     }
+    if (name == "--plain") {
+      options.plain = true;
+      continue;
+    }
     if (++index == count) return isthmus::usage();
     const std::string_view value = arguments[index];
     const std::uint64_t number = std::strtoull(arguments[index], nullptr, 10);
     if (name == "--megabytes") options.megabytes = number;
     else if (name == "--local") options.local_percent = number;
     else if (name == "--touches") options.touches = number;
+    else if (name == "--node") {
+      options.nodes.push_back(isthmus::expect(isthmus::farmem::parse_node_address(value)));
+    }
     else if (name == "--delivery" && value == "signal") options.delivery = FaultDelivery::kSignal;
     else if (name == "--delivery" && value == "message") options.delivery = FaultDelivery::kMessage;
     else if (name == "--prefetch" && value == "none") options.prefetch = PrefetchPolicy::kNone;
@@ -219,5 +261,5 @@ int main(int count, char** arguments) {
     else if (name == "--prefetch" && value == "adaptive") options.prefetch = PrefetchPolicy::kAdaptive;
     else return isthmus::usage();
   }
-  return isthmus::run(options);
+  return options.plain ? isthmus::run_plain(options) : isthmus::run(options);
 }

@@ -22,6 +22,7 @@ struct Parser {
   CaptureOptions capture;
   ChannelOptions channel;
   LabOptions lab;
+  MemoryOptions memory;
   VersionOptions version;
   GenerateOptions generate;
   std::string qpn;
@@ -59,6 +60,40 @@ Result<std::uint32_t> parse_qpn(const std::string& text) {
   return static_cast<std::uint32_t>(value);
 }
 
+void add_run_memory(CLI::App& command, Parser& p) {
+  command
+      .add_option("--local-memory", p.run.local_memory,
+                  "How much of the program's memory may be here, as 256M")
+      ->type_name("SIZE");
+  command
+      .add_option("--far-memory", p.run.far_memory,
+                  "How much memory it may have in all; what is not here is on memory nodes")
+      ->type_name("SIZE");
+  command
+      .add_option("--memory-node", p.run.memory_nodes,
+                  "A memory node, ADDRESS[:PORT] (repeatable; default: those of the directory)")
+      ->type_name("ADDRESS")
+      ->allow_extra_args(false);
+  command
+      .add_option("--directory", p.run.directory,
+                  "Where memory nodes are found: a SQLite file or etcd://HOST:PORT (default: "
+                  "$ISTHMUS_DIRECTORY or the usual place)")
+      ->type_name("FILE");
+  command.add_option("--replicas", p.run.replicas, "On how many memory nodes each page is kept")
+      ->type_name("COUNT")
+      ->check(CLI::Range(1, 2))
+      ->capture_default_str();
+  command
+      .add_option("--prefetch", p.run.prefetch,
+                  "What is fetched together with a page that is needed; default adaptive")
+      ->check(CLI::IsMember({"none", "next", "adaptive"}));
+  command
+      .add_option("--report", p.run.report_file,
+                  "Write a page there at the end: fault times, network, prefetching")
+      ->type_name("FILE.html")
+      ->needs("--far-memory");
+}
+
 void add_run(Parser& p) {
   CLI::App& command = add(p, p.app, "run", "Run a program with RDMA devices of this host",
                           [&p] { return run_program(p.global, p.run); });
@@ -78,16 +113,22 @@ void add_run(Parser& p) {
       ->type_name("FILE");
   command.add_option("--cluster-key", p.run.cluster_key_file, "Cluster key of a private daemon")
       ->type_name("FILE");
+  add_run_memory(command, p);
   command.prefix_command();
   command.description(
       "Run a program with RDMA devices of this host.\n\n"
       "The program finds Isthmus's libibverbs and librdmacm in place of the system's. When no "
       "daemon answers, a private one is started, which ends with its last program. The exit "
-      "status is the program's.");
+      "status is the program's.\n\n"
+      "With --local-memory and --far-memory, what the program allocates lies on memory nodes "
+      "(isthmus memory serve) except for what it uses most. Each program that it starts has the "
+      "same limits, and memory of its own. Stacks, code, files and shared memory stay local and "
+      "are not counted. Where far memory cannot be used, the exit status is 125.");
   examples(command,
            "  isthmus run -- ibv_devinfo\n"
            "  isthmus run --label server -- rping -s -a 127.0.0.1\n"
-           "  isthmus run --channel roce -- ib_write_bw -d isthmus0\n");
+           "  isthmus run --channel roce -- ib_write_bw -d isthmus0\n"
+           "  isthmus run --local-memory 256M --far-memory 4G -- redis-server\n");
 }
 
 void add_status(Parser& p) {
@@ -288,6 +329,91 @@ void add_lab(Parser& p) {
   examples(status, "  isthmus lab status\n");
 }
 
+void add_directory(CLI::App& command, Parser& p) {
+  command
+      .add_option("--directory", p.memory.directory,
+                  "SQLite file or etcd://HOST:PORT (default: $ISTHMUS_DIRECTORY or the usual "
+                  "place)")
+      ->type_name("FILE");
+}
+
+void add_memory_serve(Parser& p, CLI::App& memory) {
+  CLI::App& serve = add(p, memory, "serve", "Donate memory of this host",
+                        [&p] { return serve_memory(p.global, p.memory); });
+  add_socket(serve, p);
+  declare_serve_options(serve, p.memory.serve);
+  serve.description(
+      "Donate memory of this host.\n\n"
+      "Programs of other hosts, and of this one, keep pages there that have no room where they "
+      "run. Memory is taken when it is used, and zeroed when it is given back. The directory "
+      "tells where the node is; while it is away the node serves on. SIGTERM ends it, and with "
+      "it what it has lent.");
+  examples(serve,
+           "  isthmus memory serve --size 8G\n"
+           "  isthmus memory serve --size 512M --bind 10.0.0.1 --directory etcd://10.0.0.9:2379\n");
+}
+
+void add_memory_watch(Parser& p, CLI::App& memory) {
+  CLI::App& stats = add(p, memory, "stats", "Show what far memory does for programs",
+                        [&p] { return show_memory_stats(p.memory); });
+  stats.add_option("pid", p.memory.process_id, "Of this program in full; without: of all, a line each")
+      ->type_name("PID");
+  stats.add_flag("--json", p.memory.json, "Print JSON");
+  examples(stats, "  isthmus memory stats\n  isthmus memory stats $(pidof redis-server)\n");
+
+  CLI::App& top = add(p, memory, "top", "The same, drawn anew every interval",
+                      [&p] { return show_memory_top(p.memory); });
+  top.add_option("pid", p.memory.process_id, "Of this program alone")->type_name("PID");
+  top.add_option("--interval", p.memory.interval_seconds, "Time between two pictures")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  top.add_flag("--once", p.memory.once, "One picture, as text");
+  examples(top, "  isthmus memory top\n");
+
+  CLI::App& map = add(p, memory, "map", "Show where each page of a program is",
+                      [&p] { return show_memory_map(p.memory); });
+  map.add_option("pid", p.memory.process_id, "The program")->type_name("PID")->required();
+  map.add_option("--svg", p.memory.svg_file, "Write a picture there instead of text")
+      ->type_name("FILE");
+  examples(map, "  isthmus memory map 4711\n  isthmus memory map --svg pages.svg 4711\n");
+}
+
+void add_memory(Parser& p) {
+  CLI::App* memory = p.app.add_subcommand("memory", "Memory of other hosts: donate it, show it");
+  memory->require_subcommand(1);
+  memory->description(
+      "Memory of other hosts: donate it, show it.\n\n"
+      "A memory node donates memory; the directory, a file or etcd, knows all nodes.");
+  examples(*memory,
+           "  isthmus memory serve --size 8G &\n"
+           "  isthmus memory ls\n"
+           "  isthmus memory drain --wait host1\n"
+           "  isthmus memory stats\n");
+  add_memory_serve(p, *memory);
+
+  CLI::App& list = add(p, *memory, "ls", "Show the memory nodes that the directory knows",
+                       [&p] { return list_memory(p.memory); });
+  add_directory(list, p);
+  list.add_flag("--json", p.memory.json, "Print JSON");
+  examples(list, "  isthmus memory ls\n  isthmus memory ls --json | jq '.[].free'\n");
+
+  CLI::App& drain = add(p, *memory, "drain", "Let a memory node lend no more",
+                        [&p] { return drain_memory(p.memory); });
+  add_directory(drain, p);
+  drain.add_flag("--wait", p.memory.wait, "Until it has lent nothing any more");
+  drain.add_flag("--undo", p.memory.undo, "Let it lend again");
+  drain.add_option("node", p.memory.node, "Its name, as `isthmus memory ls` shows it")
+      ->type_name("NAME")
+      ->required();
+  drain.description(
+      "Let a memory node lend no more.\n\n"
+      "Programs keep what they have there until they end. A node that is started again under the "
+      "same name is still drained, until --undo.");
+  examples(drain, "  isthmus memory drain --wait host1\n  isthmus memory drain --undo host1\n");
+  add_memory_watch(p, *memory);
+}
+
 void add_version(Parser& p) {
   CLI::App& command = add(p, p.app, "version", "Print the versions of the program and the daemon",
                           [&p] { return show_version(p.global, p.version); });
@@ -322,6 +448,7 @@ std::unique_ptr<Parser> make_parser() {
   add_capture(p);
   add_channel(p);
   add_lab(p);
+  add_memory(p);
   add_version(p);
   add_generate(p);
   examples(p.app,

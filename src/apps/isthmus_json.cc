@@ -147,4 +147,31 @@ std::string version_json(const std::string& program, const VersionReport* daemon
   return text_of(json);
 }
 
+std::string far_processes_json(const std::vector<FarProcess>& processes) {
+  Json list = Json::array();
+  for (const FarProcess& process : processes) {
+    const farmem::PagerStats& stats = process.stats;
+    list.push_back({{"process_id", process.process_id},
+                    {"program", process.program},
+                    {"pages_local", stats.pages_local},
+                    {"pages_staged", stats.pages_staged},
+                    {"pages_remote", stats.pages_remote},
+                    {"local_limit_pages", stats.local_limit_pages},
+                    {"faults", stats.faults},
+                    {"faults_first", stats.faults_first},
+                    {"faults_write", stats.faults_write},
+                    {"faults_staged", stats.faults_staged},
+                    {"faults_remote", stats.faults_remote},
+                    {"pages_read", stats.pages_read},
+                    {"pages_written", stats.pages_written},
+                    {"evicted_clean", stats.evicted_clean},
+                    {"evicted_zero", stats.evicted_zero},
+                    {"prefetched", stats.prefetched},
+                    {"prefetch_used", stats.prefetch_used},
+                    {"prefetch_late", stats.prefetch_late},
+                    {"fault_times_ns", stats.fault_times.buckets}});
+  }
+  return text_of(list);
+}
+
 }  // namespace isthmus::apps

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "apps/isthmus_doctor_findings.h"
+#include "apps/isthmus_far_text.h"
 #include "apps/isthmus_lab_plan.h"
 #include "apps/isthmus_status_text.h"
 #include "control/grpc/report.h"
@@ -14,6 +15,7 @@ namespace isthmus::apps {
 // Names are those of control.proto; each function also has its rates, per second.
 std::string status_json(const control::StatusReport& now, const control::StatusReport* before);
 std::string policy_json(const control::PolicyReport& policy);
+std::string far_processes_json(const std::vector<FarProcess>& processes);
 std::string findings_json(const std::vector<Finding>& findings);
 std::string lab_json(const std::vector<LabHostStatus>& hosts);
 // `daemon` null: none answers.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/isthmus_memory_options.h"
 #include "base/result.h"
 
 namespace isthmus::apps {
@@ -35,6 +36,14 @@ struct RunOptions {
   std::vector<std::string> addresses;
   std::string policy_file;
   std::string cluster_key_file;
+  // Far memory, when the sizes are given.
+  std::string local_memory;  // As written: isthmus_run_memory.h reads them.
+  std::string far_memory;
+  std::vector<std::string> memory_nodes;  // Empty: as the directory says.
+  std::string directory;                  // As in isthmus_directory.h.
+  std::uint32_t replicas = 1;
+  std::string prefetch;  // Empty: adaptive.
+  std::string report_file;  // Empty: no report.
 };
 
 struct StatusOptions {
@@ -83,6 +92,19 @@ struct LabOptions {
   std::vector<std::string> command;
 };
 
+struct MemoryOptions {
+  MemoryServeOptions serve;
+  std::string directory;  // As in isthmus_directory.h.
+  std::string node;       // Its name in the directory.
+  bool undo = false;      // Of drain.
+  bool wait = false;
+  bool json = false;
+  std::int32_t process_id = 0;  // Of stats, top and map. 0: all programs.
+  double interval_seconds = 1;  // Of top.
+  bool once = false;
+  std::string svg_file;  // Of map; empty: text.
+};
+
 struct VersionOptions {
   bool json = false;
 };
@@ -106,6 +128,12 @@ CommandResult lab_up(const GlobalOptions& global, const LabOptions& options);
 CommandResult lab_down(const GlobalOptions& global, const LabOptions& options);
 CommandResult lab_exec(const GlobalOptions& global, const LabOptions& options);
 CommandResult lab_status(const GlobalOptions& global, const LabOptions& options);
+CommandResult serve_memory(const GlobalOptions& global, const MemoryOptions& options);
+CommandResult list_memory(const MemoryOptions& options);
+CommandResult drain_memory(const MemoryOptions& options);
+CommandResult show_memory_stats(const MemoryOptions& options);
+CommandResult show_memory_top(const MemoryOptions& options);
+CommandResult show_memory_map(const MemoryOptions& options);
 CommandResult show_version(const GlobalOptions& global, const VersionOptions& options);
 
 }  // namespace isthmus::apps

@@ -6,14 +6,18 @@
 #include <algorithm>
 #include <filesystem>
 #include <initializer_list>
+#include <iterator>
 
 #include "apps/isthmus_options.h"
+#include "apps/isthmus_run_memory.h"
+#include "apps/isthmus_run_report.h"
 #include "attach/attach_options.h"
 #include "attach/socket_path.h"
 #include "base/log.h"
 #include "os/child_process.h"
 #include "os/fd.h"
 #include "os/lock_file.h"
+#include "os/memory_calls.h"
 #include "os/program_file.h"
 #include "os/text_file.h"
 
@@ -25,6 +29,7 @@ namespace fs = std::filesystem;
 constexpr const char* kVerbsLibrary = "libibverbs.so.1";
 constexpr const char* kConnectionLibrary = "librdmacm.so.1";
 constexpr const char* kPreloadLibrary = "libisthmus_preload.so";
+constexpr const char* kMemoryLibrary = "libisthmus_farmem.so";
 
 bool nobody_answers(ErrorCode code) {
   return code == ErrorCode::kNotFound || code == ErrorCode::kRefused || code == ErrorCode::kClosed;
@@ -34,13 +39,14 @@ Result<void> check_program(const os::ProgramFile& program) {
   if (program.gains_rights) {
     return fail(ErrorCode::kUnsupported,
                 "%s runs with more rights than its caller's (set-user-id or capabilities), so the "
-                "system ignores libraries put before it; run it as that user instead",
+                "system ignores libraries put before it, for RDMA as for far memory; run it as that "
+                "user instead",
                 program.path.c_str());
   }
   if (program.is_elf && !program.has_interpreter) {
     return fail(ErrorCode::kUnsupported,
-                "%s is statically linked: there is no libibverbs of its own to replace; link it "
-                "dynamically",
+                "%s is statically linked: it has no libibverbs to replace and no malloc whose memory "
+                "could be far; link it dynamically",
                 program.path.c_str());
   }
   return {};
@@ -126,9 +132,20 @@ std::string join_before(const std::string& separator, const std::string& first,
   return present.empty() ? first : first + separator + present;
 }
 
-os::EnvironmentChanges environment_for(const std::string& libraries, const std::string& socket,
-                                       const RunOptions& options) {
+Result<os::EnvironmentChanges> environment_for(const std::string& libraries,
+                                               const std::string& socket,
+                                               const RunOptions& options,
+                                               const RunMemory& memory) {
   std::string preload;
+  if (memory.far_bytes > 0) {
+    // First of all, since it stands in front of malloc.
+    preload = fs::path(libraries) / kMemoryLibrary;
+    if (!os::path_exists(preload)) {
+      return fail(ErrorCode::kNotFound,
+                  "%s is missing: Isthmus was built without jemalloc, which far memory needs",
+                  preload.c_str());
+    }
+  }
   // Preloading what LD_LIBRARY_PATH would find as well serves programs with a library path of
   // their own (RPATH), which goes first.
   for (const char* name : {kPreloadLibrary, kVerbsLibrary, kConnectionLibrary}) {
@@ -142,6 +159,10 @@ os::EnvironmentChanges environment_for(const std::string& libraries, const std::
   if (!options.label.empty()) changes.emplace_back("ISTHMUS_LABEL", options.label);
   if (!options.channel.empty() && options.channel != "auto") {
     changes.emplace_back("ISTHMUS_CHANNEL", options.channel);
+  }
+  if (memory.far_bytes > 0) {
+    os::EnvironmentChanges more = ISTHMUS_TRY(memory_environment(memory, options));
+    std::ranges::move(more, std::back_inserter(changes));
   }
   return changes;
 }
@@ -159,12 +180,17 @@ CommandResult run_program(const GlobalOptions& global, const RunOptions& options
   if (!program) return report(program.error());
   if (const auto runnable = check_program(*program); !runnable) return report(runnable.error());
 
+  const RunMemory memory = ISTHMUS_TRY(check_run_memory(options, os::physical_memory_bytes()));
   const std::string libraries = ISTHMUS_TRY(find_libraries());
   const std::string socket = ISTHMUS_TRY(choose_socket(global));
+  const os::EnvironmentChanges environment =
+      ISTHMUS_TRY(environment_for(libraries, socket, options, memory));
   const os::Fd held = ISTHMUS_TRY(hold_daemon(socket, options));
   const os::Fd inherited = ISTHMUS_TRY(held.duplicate_for_children());
-  return report(
-      os::replace_process(options.command, environment_for(libraries, socket, options)));
+  if (!options.report_file.empty()) {
+    return run_with_report(options.command, environment, options.report_file);
+  }
+  return report(os::replace_process(options.command, environment));
 }
 
 }  // namespace isthmus::apps

@@ -1,23 +1,14 @@
 // isthmus top: the status, drawn anew every interval, the busiest first.
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cstdio>
-#include <sstream>
 #include <thread>
 
+#include "apps/isthmus_screen.h"
 #include "apps/isthmus_session.h"
 #include "apps/isthmus_status_text.h"
 #include "os/terminal.h"
 
 namespace isthmus::apps {
 namespace {
-
-constexpr const char* kEnterScreen = "\x1b[?1049h\x1b[?25l";  // The other screen, no cursor.
-constexpr const char* kLeaveScreen = "\x1b[?25h\x1b[?1049l";
-constexpr const char* kHome = "\x1b[H";
-constexpr const char* kClearLine = "\x1b[K";
-constexpr const char* kClearBelow = "\x1b[J";
 
 double traffic_of(const InstanceSummary& instance) {
   return instance.rate.bytes_sent + instance.rate.bytes_received;
@@ -35,18 +26,6 @@ std::string picture(control::StatusReport now, const control::StatusReport* befo
          "\n" + counters_text(now);
 }
 
-// Cut to the terminal, each line cleared to its end, so that nothing flickers.
-std::string drawn(const std::string& text) {
-  const os::TerminalSize size = os::terminal_size();
-  std::istringstream lines{text};
-  std::string out = kHome;
-  unsigned row = 0;
-  for (std::string line; row + 1 < size.rows && std::getline(lines, line); ++row) {
-    out += line.substr(0, size.columns) + kClearLine + "\r\n";
-  }
-  return out + kClearBelow + "q ends";
-}
-
 }  // namespace
 
 CommandResult show_top(const GlobalOptions& global, const TopOptions& options) {
@@ -61,7 +40,7 @@ CommandResult show_top(const GlobalOptions& global, const TopOptions& options) {
     }
     client->cancel();
   }};
-  if (live) fmt::print("{}", kEnterScreen);
+  LiveScreen screen(live ? LiveScreen::Kind::kLive : LiveScreen::Kind::kPlain);
   control::StatusReport before;
   int seen = 0;
   const auto ended = client->watch_status(
@@ -71,12 +50,10 @@ CommandResult show_top(const GlobalOptions& global, const TopOptions& options) {
         before = std::move(now);
         ++seen;
         if (options.once && seen < 2) return control::Continue::kYes;  // The first has no rates.
-        fmt::print("{}", live ? drawn(text) : text);
-        std::fflush(stdout);
+        screen.draw(text);
         return options.once ? control::Continue::kNo : control::Continue::kYes;
       });
-  if (live) fmt::print("{}", kLeaveScreen);
-  std::fflush(stdout);
+  screen.leave();
   watch->interrupt();
   quitter.join();
   ISTHMUS_TRY_VOID(ended);

@@ -45,6 +45,9 @@ class PageTable {
     states()[page].store(static_cast<std::uint8_t>(state), std::memory_order_relaxed);
   }
 
+  // One byte a page, for whoever looks from another process.
+  std::uint64_t states_address() const { return reinterpret_cast<std::uint64_t>(states()); }
+
   // Stored as slot + 1, so that untouched memory says kNoSlot.
   SlotIndex slot(PageIndex page) const { return slots()[page] - 1; }
   void set_slot(PageIndex page, SlotIndex slot) { slots()[page] = slot + 1; }

@@ -111,6 +111,9 @@ class Pager {
   Result<void> after_fork_in_child();
 
   PagerStats stats() const;
+  // For whoever looks from another process.
+  std::uint64_t stats_address() const { return reinterpret_cast<std::uint64_t>(&stats_); }
+  std::uint64_t states_address() const { return table_->states_address(); }
   PageState state_of(std::uint64_t address) const { return table_->state(page_of(address)); }
 
  private:

@@ -104,7 +104,8 @@ Result<int> run_with_log(const std::vector<std::string>& argv, const std::string
 }
 
 Result<int> run_in_foreground(const std::vector<std::string>& argv,
-                              const EnvironmentChanges& changes) {
+                              const EnvironmentChanges& changes,
+                              const std::function<void(std::int32_t)>& on_start) {
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   struct sigaction old_interrupt {};
@@ -121,6 +122,7 @@ Result<int> run_in_foreground(const std::vector<std::string>& argv,
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   auto started = spawn(argv, changes, nullptr, &attributes);
   posix_spawnattr_destroy(&attributes);
+  if (started && on_start) on_start(*started);
   Result<int> status =
       started ? wait_for_end(*started) : Result<int>{std::unexpected(std::move(started.error()))};
   sigaction(SIGINT, &old_interrupt, nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,9 +26,11 @@ Result<FinishedProcess> run_to_end(const std::vector<std::string>& argv);
 Result<int> run_with_log(const std::vector<std::string>& argv, const std::string& log_path);
 
 // Starts a program with the standard streams of this process and waits for it. Meanwhile this
-// process ignores SIGINT and SIGQUIT, as a shell does: the terminal sends them to both.
+// process ignores SIGINT and SIGQUIT, as a shell does: the terminal sends them to both. `started`
+// is called with its process number before the wait.
 Result<int> run_in_foreground(const std::vector<std::string>& argv,
-                              const EnvironmentChanges& changes);
+                              const EnvironmentChanges& changes,
+                              const std::function<void(std::int32_t)>& started = {});
 
 // Returns only when it failed.
 Error replace_process(const std::vector<std::string>& argv, const EnvironmentChanges& changes);

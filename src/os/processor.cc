@@ -32,6 +32,16 @@ std::optional<std::uint32_t> processor_of_thread(std::uint32_t thread_id) {
   return static_cast<std::uint32_t>(std::strtoul(text.data() + at, nullptr, 10));
 }
 
+std::vector<std::uint32_t> usable_processors() {
+  std::vector<std::uint32_t> found;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return found;
+  for (std::uint32_t processor = 0; processor < CPU_SETSIZE; ++processor) {
+    if (CPU_ISSET(processor, &set)) found.push_back(processor);
+  }
+  return found;
+}
+
 bool stay_on_processor(std::uint32_t processor) {
   cpu_set_t set;
   CPU_ZERO(&set);

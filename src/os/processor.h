@@ -5,10 +5,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace isthmus::os {
 
 std::uint32_t thread_id();
+
+// Those on which this thread may run.
+std::vector<std::uint32_t> usable_processors();
 
 // Where that thread of this process ran last. About 5 µs.
 std::optional<std::uint32_t> processor_of_thread(std::uint32_t thread_id);

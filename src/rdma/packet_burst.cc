@@ -23,6 +23,11 @@ constexpr std::size_t kMaxPartsPerPacket = kMaxSge + 2;  // Headers; padding and
 // A piece more costs the kernel about what copying so many bytes costs us.
 constexpr std::size_t kBytesToRefer = 1024;
 
+// Of a packet that begins with a BTH: its destination QPN is the low part of the second word.
+std::uint32_t destined_function(const void* packet) {
+  return function_of(wire::load_be32(static_cast<const std::byte*>(packet) + 4) & 0xff'ffff);
+}
+
 }  // namespace
 
 PacketBurst::PacketBurst(PacketPort& port)
@@ -44,9 +49,12 @@ bool PacketBurst::refers(std::size_t bytes, std::uint32_t local_qpn) const {
   return bytes >= kBytesToRefer && !(capture_ && capture_->wants(local_qpn));
 }
 
-bool PacketBurst::joins_last_run(const Path& path, std::size_t total, std::size_t parts) const {
+bool PacketBurst::joins_last_run(const Path& path, const std::byte* head, std::size_t total,
+                                 std::size_t parts) const {
   if (run_closed_) return false;
   const OutgoingRun& run = runs_.back();
+  // A host hands a whole run to the function that its first packet is for.
+  if (destined_function(run.parts.front().iov_base) != destined_function(head)) return false;
   return run.destination == path.destination && run.source == path.source &&
          total <= run.segment_bytes && segments_ < port_.max_segments() &&
          run.bytes + total <= os::kMaxRunBytes && run.parts.size() + parts <= os::kMaxRunParts;
@@ -74,7 +82,8 @@ void PacketBurst::commit(const Path& path, std::size_t header_bytes,
                          std::uint32_t local_qpn) {
   std::size_t total = header_bytes + pad_bytes + wire::kIcrcBytes;
   for (const iovec& piece : payload) total += piece.iov_len;
-  if (joins_last_run(path, total, payload.size() + 2)) {
+  std::byte* head = buffer_.get() + used_;
+  if (joins_last_run(path, head, total, payload.size() + 2)) {
     run_closed_ = total < runs_.back().segment_bytes;
   } else {
     runs_.push_back({.source = path.source,
@@ -86,7 +95,6 @@ void PacketBurst::commit(const Path& path, std::size_t header_bytes,
     run_closed_ = false;
   }
 
-  std::byte* head = buffer_.get() + used_;
   std::byte* tail = head + header_bytes;
   std::memset(tail, 0, pad_bytes);
   const wire::IcrcFlow flow{path.source, path.destination, kRocePort, kRocePort};

@@ -1,6 +1,6 @@
 // PacketBurst: packets on their way out, gathered so that many leave with one system call.
 //
-// Consecutive packets for one destination form a run when all but the last have one length: the
+// Consecutive packets for one function form a run when all but the last have one length: the
 // kernel then carries them through its stack as one (segmentation offload). The ICRC covers the IP
 // ID, and the kernel numbers the segments of a run 0, 1, 2..., so it is computed here, where the
 // place in the run is known.
@@ -52,7 +52,8 @@ class PacketBurst {
   void set_capture(CaptureRing* ring) { capture_ = ring; }
 
  private:
-  bool joins_last_run(const Path& path, std::size_t total, std::size_t parts) const;
+  bool joins_last_run(const Path& path, const std::byte* head, std::size_t total,
+                      std::size_t parts) const;
   void append(const void* data, std::size_t bytes);
   void record(const Path& path, std::size_t total, std::uint32_t local_qpn);
 

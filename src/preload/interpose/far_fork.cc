@@ -1,0 +1,81 @@
+#include "far_fork.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <new>
+
+#include "far_runtime.h"
+#include "os/last_words.h"
+#include "os/signal_block.h"
+
+namespace isthmus::preload {
+namespace {
+
+using os::AddressRange;
+using os::kPageBytes;
+
+// What fork() and its handlers use of a stack that is far: it must stay here while the pager
+// stands still.
+constexpr std::uint64_t kStackBytes = 64u << 10;
+
+// Of the thread that forks, between the handlers.
+struct Forking {
+  alignas(os::SignalBlock) std::byte block[sizeof(os::SignalBlock)];
+  AddressRange stack;  // Empty: not far.
+};
+thread_local constinit Forking forking{};
+
+AddressRange keep_stack(const void* frame) {
+  if (!is_far(frame)) return {};
+  const std::uint64_t top = reinterpret_cast<std::uint64_t>(frame) / kPageBytes * kPageBytes +
+                            2 * kPageBytes;
+  const std::uint64_t start = std::max(far_runtime.start, top - kStackBytes);
+  const std::uint64_t end = std::min(far_runtime.start + far_runtime.bytes.load(), top);
+  const AddressRange stack{start, end - start};
+  bool kept = false;
+  on_local_stack([stack, &kept] {
+    kept = far_runtime.pager->pin(stack, os::UffdAccess::kWrite).has_value();
+  });
+  return kept ? stack : AddressRange{};
+}
+
+void end() {
+  far_runtime.lock.unlock();
+  const AddressRange stack = forking.stack;
+  if (stack.bytes > 0) {
+    on_local_stack([stack] { far_runtime.pager->unpin(stack); });
+  }
+  std::launder(reinterpret_cast<os::SignalBlock*>(forking.block))->~SignalBlock();
+  --runtime_depth;
+}
+
+}  // namespace
+
+void before_fork() {
+  if (far_runtime.bytes.load() == 0) return;
+  ++runtime_depth;
+  new (forking.block) os::SignalBlock;  // Until end(); a handler may map memory, or fork.
+  forking.stack = keep_stack(__builtin_frame_address(0));
+  far_runtime.lock.lock();
+  far_runtime.messages->let_go();
+  far_runtime.pager->before_fork();
+}
+
+void after_fork_in_parent() {
+  if (far_runtime.bytes.load() == 0) return;
+  far_runtime.pager->after_fork_in_parent();
+  end();
+}
+
+void after_fork_in_child() {
+  if (far_runtime.bytes.load() == 0) return;
+  const auto served = far_runtime.pager->after_fork_in_child();
+  if (!served) os::end_process(served.error().message.c_str());
+  // The thread of the parent's is not here; what it left stays, since nothing would end it.
+  auto messages = farmem::FaultMessages::start(*far_runtime.pager);
+  if (!messages) os::end_process(messages.error().message.c_str());
+  far_runtime.messages = messages->release();
+  end();
+}
+
+}  // namespace isthmus::preload

@@ -1,0 +1,320 @@
+#!/usr/bin/python3
+"""Real programs whose memory is far do what they do natively, byte for byte.
+
+Each program runs once as it is, then with 100, 50 and 25% of the memory that it used there, the
+rest on a memory node of the same host. What it prints and writes must be equal. The stress program
+checks the content of every page itself, under eviction, signals and fork.
+"""
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import isthmus_testing as testing  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+NODE = testing.BUILD / "bin" / "isthmus-memory-node"
+PATIENCE = 20
+LIMIT = 240        # Seconds for a program at 25% on a busy machine; natively it takes one.
+NO_FAR = 125       # Exit status: far memory could not be used.
+MIB = 1 << 20
+LEAST_LOCAL = 8 * MIB
+FAR = "768M"
+SHARES = (100, 50, 25)
+
+PYTHON_DICTIONARY = """
+import hashlib, random
+random.seed(7)
+table = {}
+for i in range(200000):
+    table['key %d' % i] = 'value %d' % (i * 7)
+digest = hashlib.sha256()
+for i in range(40000):
+    digest.update(table['key %d' % random.randrange(200000)].encode())
+for key in sorted(table)[::100]:
+    digest.update(key.encode())
+print(digest.hexdigest(), len(table))
+"""
+
+SQLITE_SCRIPT = """
+create table t(a integer primary key, b text, c int);
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000)
+  insert into t select i, hex(i * 7919) || 'abcdefghijklmnopqrstuvwxyz', (i * 31) % 1009 from n;
+create index t_by_c on t(c, b);
+select count(*), sum(c), max(b) from t;
+delete from t where c % 3 = 0;
+pragma integrity_check;
+select c, count(*), min(b), sum(a) from t group by c order by 2 desc, 1;
+"""
+
+
+def sort_input(folder):
+    path = folder / "lines"
+    state = 12345
+    with open(path, "w", encoding="ascii") as file:
+        for number in range(500_000):
+            state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+            file.write(f"{state:016x} {number} {state >> 7:032x}\n")
+    return path
+
+
+def source_input(folder):
+    path = folder / "large.c"
+    with open(path, "w", encoding="ascii") as file:
+        for number in range(1200):
+            file.write(f"int f{number}(int x) {{ int s = 0; for (int i = 0; i < x; i++) "
+                       f"{{ s += i * {number + 3}; if (s & {number + 1}) s ^= x; }} return s; }}\n")
+    return path
+
+
+class Native:
+    """What a program does as it is: its output, and the most memory that it used."""
+
+    def __init__(self, argv, **options):
+        done = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+        self.output = done.stdout.read()
+        _, status, usage = os.wait4(done.pid, 0)
+        done.returncode = os.waitstatus_to_exitcode(status)
+        self.status = done.returncode
+        self.peak = usage.ru_maxrss * 1024
+
+
+class WithNode(unittest.TestCase):
+    """One daemon and one memory node, for all tests."""
+
+    host = None
+
+    @classmethod
+    def setUpClass(cls):
+        testing.need_isthmus()
+        testing.need_root("page faults of system calls")
+        if cls.host:
+            return
+        WithNode.host = testing.Host("127.0.0.1")
+        testing.at_end.callback(cls.host.close)
+        port = testing.fresh_port()
+        node = cls.host.spawn([NODE, "--size", "2G", "--bind", "127.0.0.1", "--port", port,
+                               "--directory", "none"])
+        testing.at_end.callback(node.stop)
+        if not node.wait_for("serving", PATIENCE):
+            raise RuntimeError(node.output())
+        WithNode.address = f"127.0.0.1:{port}"
+        folder = tempfile.TemporaryDirectory(prefix="isthmus-far-")
+        testing.at_end.callback(folder.cleanup)
+        WithNode.folder = pathlib.Path(folder.name)
+
+    def far_argv(self, local_bytes, argv, far=FAR):
+        return [testing.ISTHMUS, "--socket", self.host.socket, "run", "--local-memory",
+                str(local_bytes), "--far-memory", far, "--memory-node", self.address, "--", *argv]
+
+    def far(self, local_bytes, argv, far=FAR, **options):
+        done = subprocess.run(self.far_argv(local_bytes, argv, far), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=LIMIT, check=False, **options)
+        return done.returncode, done.stdout
+
+
+class Programs(WithNode):
+    def judge(self, argv, script=None, result=None, env=None, far=FAR):
+        """Runs it natively and far; `result` is a file that it writes."""
+        options = {"env": {**os.environ, "LC_ALL": "C", **(env or {})}}
+
+        def run(runner):
+            with contextlib.ExitStack() as stack:
+                if script is not None:
+                    path = self.folder / "script"
+                    path.write_text(script, encoding="ascii")
+                    options["stdin"] = stack.enter_context(open(path, "rb"))
+                return runner()
+
+        native = run(lambda: Native(argv, **options))
+        self.assertEqual(native.status, 0, native.output)
+        written = result.read_bytes() if result else None
+        for share in SHARES:
+            local = max(native.peak * share // 100, LEAST_LOCAL)
+            with self.subTest(share=share):
+                if result:
+                    result.unlink()
+                status, output = run(lambda: self.far(local, argv, far, **options))
+                self.assertEqual(status, 0, output[-2000:])
+                self.assertEqual(output, native.output)
+                if result:
+                    self.assertEqual(result.read_bytes(), written)
+
+    def test_sort(self):
+        result = self.folder / "sorted"
+        self.judge(["sort", "--parallel=2", "-S", "200M", sort_input(self.folder), "-o", result],
+                   result=result)
+
+    def test_python_dictionary(self):
+        self.judge(["/usr/bin/python3", "-"], script=PYTHON_DICTIONARY)
+
+    def test_python_dictionary_from_malloc(self):
+        self.judge(["/usr/bin/python3", "-"], script=PYTHON_DICTIONARY,
+                   env={"PYTHONMALLOC": "malloc"})
+
+    def test_sqlite(self):
+        testing.need_programs("sqlite3")
+        self.judge(["sqlite3", ":memory:"], script=SQLITE_SCRIPT)
+
+    def test_gcc(self):
+        testing.need_programs("gcc")
+        result = self.folder / "large.s"
+        self.judge(["gcc", "-O2", "-S", source_input(self.folder), "-o", result], result=result)
+
+    def test_shell_with_children(self):
+        # Each of them has far memory of its own.
+        self.judge(["bash", "-c", "for i in 1 2 3; do (echo sub $i); x=$(echo in); echo $x | cat; "
+                                  "done; ls / | sort -r"], far="64M")
+
+    def test_stress(self):
+        testing.need_programs("gcc")
+        program = self.folder / "stress"
+        subprocess.run(["gcc", "-O2", "-pthread", HERE / "far_memory_stress.c", "-o", program],
+                       check=True)
+        self.judge([program, "48", "4"])
+
+
+class Redis(WithNode):
+    """A server of the same allocator, under its own benchmark; DEBUG DIGEST is its own judge."""
+
+    def start(self, port, wrap):
+        # The server is the same program as a tool, which can be installed without starting it.
+        server = self.folder / "redis-server"
+        if not server.exists():
+            server.symlink_to(shutil.which("redis-check-rdb"))
+        argv = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                "--enable-debug-command", "local", "--daemonize", "no"]
+        process = testing.Process(wrap(argv))
+        self.addCleanup(process.stop)
+        self.assertTrue(process.wait_for("Ready to accept connections", PATIENCE),
+                        process.output())
+        return process
+
+    def command(self, port, *words):
+        return subprocess.run(["redis-cli", "-p", str(port), *words], check=True, text=True,
+                              stdout=subprocess.PIPE, timeout=LIMIT).stdout
+
+    def digest_after_load(self, wrap):
+        port = testing.fresh_port()
+        process = self.start(port, wrap)
+        script = "for i=1,40000 do redis.call('SET','k'..i,string.rep('v'..i,40)) end"
+        self.command(port, "EVAL", script, "0")
+        subprocess.run(["redis-benchmark", "-p", str(port), "-n", "20000", "-q", "-t", "get"],
+                       check=True, stdout=subprocess.PIPE, timeout=LIMIT)
+        digest = self.command(port, "DEBUG", "DIGEST")
+        memory = int(re.search(r"used_memory:(\d+)", self.command(port, "INFO", "memory"))[1])
+        process.stop()
+        return digest, memory
+
+    def test_redis(self):
+        testing.need_programs("redis-check-rdb", "redis-cli", "redis-benchmark")
+        native, memory = self.digest_after_load(lambda argv: argv)
+        for share in SHARES:
+            with self.subTest(share=share):
+                local = max(memory * share // 100, LEAST_LOCAL)
+                far, _ = self.digest_after_load(lambda argv: self.far_argv(local, argv))
+                self.assertEqual(far, native)
+
+
+class Memcached(WithNode):
+    """Threads and slabs of its own: what was stored is read back, in another order."""
+
+    COUNT = 20_000
+
+    def value(self, number):
+        return (f"{number * 7919:x}." * 200)[:1000]
+
+    def load_and_read(self, wrap):
+        port = testing.fresh_port()
+        process = testing.Process(wrap(["memcached", "-u", "root", "-l", "127.0.0.1", "-p",
+                                        str(port), "-m", "64", "-v"]))
+        self.addCleanup(process.stop)
+        give_up = time.monotonic() + PATIENCE
+        with socket.socket() as connection:
+            while connection.connect_ex(("127.0.0.1", port)) != 0:
+                if process.wait(0.02) is not None or time.monotonic() > give_up:
+                    self.fail(process.output())
+            connection.settimeout(LIMIT)
+            stream = connection.makefile("rwb")
+            for number in range(self.COUNT):
+                stream.write(f"set k{number} 0 0 1000\r\n{self.value(number)}\r\n".encode())
+                if number % 100 == 99:
+                    stream.flush()
+                    self.assertEqual({stream.readline() for _ in range(100)}, {b"STORED\r\n"})
+            for step in range(self.COUNT):
+                number = step * 7919 % self.COUNT
+                stream.write(f"get k{number}\r\n".encode())
+                stream.flush()
+                header = stream.readline()
+                self.assertTrue(header.startswith(b"VALUE"), header)
+                self.assertEqual(stream.readline().decode().strip(), self.value(number))
+                self.assertEqual(stream.readline(), b"END\r\n")
+        process.stop()
+
+    def test_memcached(self):
+        testing.need_programs("memcached")
+        stored = self.COUNT * 1000
+        for share in SHARES:
+            with self.subTest(share=share):
+                local = max(stored * share // 100, LEAST_LOCAL)
+                self.load_and_read(lambda argv: self.far_argv(local, argv))
+
+
+class Refusals(WithNode):
+    """What cannot work is said, with an exit status that says so too."""
+
+    def expect(self, status, words, got):
+        self.assertEqual(got[0], status, got[1])
+        self.assertIn(words, got[1].decode())
+
+    def run_isthmus(self, *words):
+        done = subprocess.run([testing.ISTHMUS, "--socket", self.host.socket, "run", *words],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+                              check=False)
+        return done.returncode, done.stdout
+
+    def test_sizes(self):
+        for options, words in ((["--local-memory", "0"], "too little"),
+                               (["--local-memory", "900T"], "more than this machine has"),
+                               (["--local-memory", "much"], "'much' is no size")):
+            got = self.run_isthmus(*options, "--far-memory", "64M", "--memory-node", self.address,
+                                   "--", "true")
+            self.expect(2, words, got)
+        self.expect(2, "go together", self.run_isthmus("--far-memory", "64M", "--", "true"))
+
+    def test_more_than_the_nodes_have(self):
+        got = self.run_isthmus("--local-memory", "16M", "--far-memory", "64G", "--memory-node",
+                               self.address, "--", "true")
+        self.expect(NO_FAR, "far memory cannot be used", got)
+
+    def test_no_node(self):
+        got = self.run_isthmus("--local-memory", "16M", "--far-memory", "64M", "--memory-node",
+                               f"127.0.0.1:{testing.fresh_port()}", "--", "true")
+        self.expect(NO_FAR, "far memory cannot be used", got)
+
+    def test_more_than_far_memory_is_a_failed_malloc(self):
+        program = ("import sys\ntry:\n  bytearray(900 << 20)\nexcept MemoryError:\n"
+                   "  print('refused')")
+        self.expect(0, "refused", self.far(16 * MIB, ["/usr/bin/python3", "-c", program]))
+
+    def test_static_program(self):
+        testing.need_programs("gcc")
+        source = self.folder / "static.c"
+        source.write_text("int main(void) { return 0; }\n", encoding="ascii")
+        program = self.folder / "static"
+        made = subprocess.run(["gcc", "-static", source, "-o", program], check=False)
+        if made.returncode != 0:
+            self.skipTest("no static libc")
+        self.expect(126, "statically linked", self.far(16 * MIB, [program]))
+
+
+if __name__ == "__main__":
+    testing.main()
