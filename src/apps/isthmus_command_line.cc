@@ -83,6 +83,8 @@ void add_run_memory(CLI::App& command, Parser& p) {
       ->type_name("COUNT")
       ->check(CLI::Range(1, 2))
       ->capture_default_str();
+  command.add_flag("--encrypt", p.run.encrypt, "Memory nodes see ciphertext only (AES-256-GCM)")
+      ->needs("--far-memory");
   command
       .add_option("--prefetch", p.run.prefetch,
                   "What is fetched together with a page that is needed; default adaptive")

@@ -42,6 +42,7 @@ struct RunOptions {
   std::vector<std::string> memory_nodes;  // Empty: as the directory says.
   std::string directory;                  // As in isthmus_directory.h.
   std::uint32_t replicas = 1;
+  bool encrypt = false;
   std::string prefetch;  // Empty: adaptive.
   std::string report_file;  // Empty: no report.
 };

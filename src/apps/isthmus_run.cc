@@ -39,14 +39,14 @@ Result<void> check_program(const os::ProgramFile& program) {
   if (program.gains_rights) {
     return fail(ErrorCode::kUnsupported,
                 "%s runs with more rights than its caller's (set-user-id or capabilities), so the "
-                "system ignores libraries put before it, for RDMA as for far memory; run it as that "
-                "user instead",
+                "system ignores libraries put before it, for RDMA as for far memory; run it as "
+                "that user instead",
                 program.path.c_str());
   }
   if (program.is_elf && !program.has_interpreter) {
     return fail(ErrorCode::kUnsupported,
-                "%s is statically linked: it has no libibverbs to replace and no malloc whose memory "
-                "could be far; link it dynamically",
+                "%s is statically linked: it has no libibverbs to replace and no malloc whose "
+                "memory could be far; link it dynamically",
                 program.path.c_str());
   }
   return {};

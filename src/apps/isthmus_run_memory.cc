@@ -92,6 +92,7 @@ Result<os::EnvironmentChanges> memory_environment(const RunMemory& memory,
       {"ISTHMUS_LOCAL_MEMORY", std::to_string(memory.local_bytes)},
       {"ISTHMUS_MEMORY_NODES", nodes},
       {"ISTHMUS_MEMORY_REPLICAS", std::to_string(options.replicas)},
+      {"ISTHMUS_MEMORY_ENCRYPT", options.encrypt ? "1" : "0"},
       {"ISTHMUS_PREFETCH", options.prefetch.empty() ? "adaptive" : options.prefetch}};
 }
 

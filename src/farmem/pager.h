@@ -157,6 +157,7 @@ class Pager {
   std::uint32_t move_out(PageIndex first, Frames::Run run);
   bool copy_out(PageIndex page, std::uint32_t frame);
   void leaves(PageIndex page, std::uint32_t frame);
+  void take_leaving(Frames::Run run);
   void write_staged(std::span<const PageIndex> victims);
   void drop_later(PageIndex page);
 
@@ -194,6 +195,7 @@ class Pager {
   std::array<PageIndex, kEvictionBatch> victims_;
   std::array<os::AddressRange, kEvictionBatch> dropped_;
   std::uint32_t dropped_count_ = 0;
+  std::uint32_t emptied_ = 0;  // Leaving frames, from the next one on.
 };
 
 }  // namespace isthmus::farmem

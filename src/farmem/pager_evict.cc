@@ -74,15 +74,20 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
     poll();
     run = frames_->next_for_leaving(wanted);
   }
-  empty(run);
+  // Far ahead, as emptying one costs as much as emptying many.
+  if (emptied_ < run.count) {
+    const Frames::Run more = frames_->next_for_leaving(kEvictionBatch);
+    empty(more);
+    emptied_ = more.count;
+  }
   const std::uint32_t moved = moves_pages_ ? move_out(first, run) : 0;
   if (moved > 0) {
-    frames_->take({run.first, moved});
+    take_leaving({run.first, moved});
     return moved;
   }
   // One that cannot be moved: shared with a child, or the page of zeros.
   if (copy_out(first, run.first)) {
-    frames_->take({run.first, 1});
+    take_leaving({run.first, 1});
     leaves(first, run.first);
   } else {
     table_->set_state(first, PageState::kEmpty);
@@ -90,6 +95,11 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   }
   drop_later(first);
   return 1;
+}
+
+void Pager::take_leaving(Frames::Run run) {
+  frames_->take(run);
+  emptied_ -= run.count;
 }
 
 // In one step, the page is in the frame and a touch of it is a fault, which waits for our lock.

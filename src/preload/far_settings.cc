@@ -76,6 +76,9 @@ Result<std::optional<FarSettings>> read_far_settings(const Environment& environm
     settings.replicas = static_cast<std::uint32_t>(
         ISTHMUS_TRY(read_number(environment, "ISTHMUS_MEMORY_REPLICAS", 1, kMostReplicas)));
   }
+  if (!value_of(environment, "ISTHMUS_MEMORY_ENCRYPT").empty()) {
+    settings.encrypt = ISTHMUS_TRY(read_number(environment, "ISTHMUS_MEMORY_ENCRYPT", 0, 1)) == 1;
+  }
   settings.prefetch = ISTHMUS_TRY(read_prefetch(value_of(environment, "ISTHMUS_PREFETCH")));
   return std::optional(std::move(settings));
 }

@@ -5,6 +5,7 @@
 //     ISTHMUS_LOCAL_MEMORY     bytes of it that may be here
 //     ISTHMUS_MEMORY_NODES     host:port,host:port
 //     ISTHMUS_MEMORY_REPLICAS  on how many nodes each page is; default 1
+//     ISTHMUS_MEMORY_ENCRYPT   1: nodes see ciphertext only; default 0
 //     ISTHMUS_PREFETCH         none, next or adaptive, the default
 //
 // A program that such a program starts has the same settings, and memory and limits of its own.
@@ -30,6 +31,7 @@ struct FarSettings {
   std::vector<std::string> nodes;
   std::uint32_t replicas = 1;
   farmem::PrefetchPolicy prefetch = farmem::PrefetchPolicy::kAdaptive;
+  bool encrypt = false;
 };
 
 // The value of a variable, or nullptr.

@@ -98,11 +98,11 @@ class WithNode(unittest.TestCase):
         testing.need_root("page faults of system calls")
         if cls.host:
             return
-        WithNode.host = testing.Host("127.0.0.1")
-        testing.at_end.callback(cls.host.close)
+        host = testing.Host("127.0.0.1")
+        testing.at_end.callback(host.close)
         port = testing.fresh_port()
-        node = cls.host.spawn([NODE, "--size", "2G", "--bind", "127.0.0.1", "--port", port,
-                               "--directory", "none"])
+        node = host.spawn([NODE, "--size", "2G", "--bind", "127.0.0.1", "--port", port,
+                           "--directory", "none"])
         testing.at_end.callback(node.stop)
         if not node.wait_for("serving", PATIENCE):
             raise RuntimeError(node.output())
@@ -110,6 +110,7 @@ class WithNode(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="isthmus-far-")
         testing.at_end.callback(folder.cleanup)
         WithNode.folder = pathlib.Path(folder.name)
+        WithNode.host = host
 
     def far_argv(self, local_bytes, argv, far=FAR):
         return [testing.ISTHMUS, "--socket", self.host.socket, "run", "--local-memory",
@@ -174,12 +175,27 @@ class Programs(WithNode):
         self.judge(["bash", "-c", "for i in 1 2 3; do (echo sub $i); x=$(echo in); echo $x | cat; "
                                   "done; ls / | sort -r"], far="64M")
 
+    def test_shell_that_replaces_all_descriptors(self):
+        # Each of them could be one of far memory's own.
+        script = ("for n in 3 4 5 6 7 8 9 20 40 80 160; do eval \"exec $n>/dev/null\"; done; "
+                  "text=$(printf '%100000s' x); for n in {3..1000}; do eval \"exec $n>&-\"; done; "
+                  "more=$text$text$text; echo ${#more}; (echo ${#more}); ls / | wc -l")
+        self.judge(["bash", "-c", script], far="64M")
+
+    def test_python_that_closes_all_descriptors(self):
+        self.judge(["/usr/bin/python3", "-c",
+                    "import os; table = {i: str(i) for i in range(200000)}; "
+                    "os.closerange(3, 4096); more = [text * 3 for text in table.values()]; "
+                    "print(hash(tuple(table)), sum(map(len, more)))"],
+                   env={"PYTHONHASHSEED": "0"})
+
     def test_stress(self):
         testing.need_programs("gcc")
         program = self.folder / "stress"
         subprocess.run(["gcc", "-O2", "-pthread", HERE / "far_memory_stress.c", "-o", program],
                        check=True)
-        self.judge([program, "48", "4"])
+        # A child's last words are not part of the output.
+        self.judge(["sh", "-c", f"exec {program} 48 4 2>{self.folder}/words"])
 
 
 class Redis(WithNode):
@@ -230,7 +246,7 @@ class Memcached(WithNode):
     COUNT = 20_000
 
     def value(self, number):
-        return (f"{number * 7919:x}." * 200)[:1000]
+        return (f"{number * 7919:x}." * 1000)[:1000]
 
     def load_and_read(self, wrap):
         port = testing.fresh_port()
@@ -304,6 +320,13 @@ class Refusals(WithNode):
         program = ("import sys\ntry:\n  bytearray(900 << 20)\nexcept MemoryError:\n"
                    "  print('refused')")
         self.expect(0, "refused", self.far(16 * MIB, ["/usr/bin/python3", "-c", program]))
+
+    def test_a_fault_in_the_fault_path_ends_the_program(self):
+        testing.need_programs("gcc")
+        program = self.folder / "self_fault"
+        subprocess.run(["gcc", "-O1", "-rdynamic", HERE / "far_memory_self_fault.c", "-o", program],
+                       check=True)
+        self.expect(NO_FAR, "ends instead of hanging", self.far(16 * MIB, [program]))
 
     def test_static_program(self):
         testing.need_programs("gcc")

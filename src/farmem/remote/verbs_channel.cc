@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 
 #include "base/assert.h"
 #include "os/address_range.h"
@@ -42,6 +43,9 @@ Result<std::unique_ptr<VerbsChannel>> VerbsChannel::create(SlabMap& map, ibv_con
   channel->region_.reset(ibv_reg_mr(&pd, channel->staging_->data(), channel->staging_->size(),
                                     IBV_ACCESS_LOCAL_WRITE));
   if (!channel->region_) return fail_errno(errno, "register staging memory");
+  // Ours takes bytes from where an address leads; any other has been told which pages lie there.
+  channel->device_follows_mappings_ =
+      std::string_view(ibv_get_device_name(context.device)).starts_with("isthmus");
   // A transfer has at most one work request on each queue pair.
   const int depth = static_cast<int>(nodes * kMostUnderWay);
   channel->cq_.reset(ibv_create_cq(&context, depth, nullptr, nullptr, 0));

@@ -37,6 +37,7 @@ class VerbsChannel final : public StoreChannel {
   std::span<std::byte> staging() const override {
     return {staging_->data(), staging_->size()};
   }
+  bool staging_may_be_remapped() const override { return device_follows_mappings_; }
   void read(SlotRun from, std::byte* to, std::uint64_t ticket) override;
   void write(SlotRun to, const std::byte* from, std::uint64_t ticket) override;
   std::size_t poll(std::span<StoreCompletion> completions) override;
@@ -75,6 +76,7 @@ class VerbsChannel final : public StoreChannel {
 
   SlabMap& map_;
   std::unique_ptr<os::AnonymousMemory> staging_;
+  bool device_follows_mappings_ = false;
   MrOwner region_;
   CqOwner cq_;
   std::array<QpOwner, kMostNodes> queue_pairs_;

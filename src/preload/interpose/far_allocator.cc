@@ -1,4 +1,4 @@
-#include "far_allocator.h"
+#include "preload/interpose/far_allocator.h"
 
 #include <dlfcn.h>
 #include <jemalloc/jemalloc.h>
@@ -7,7 +7,7 @@
 #include <array>
 #include <string>
 
-#include "far_runtime.h"
+#include "preload/interpose/far_runtime.h"
 
 namespace isthmus::preload {
 

@@ -1,4 +1,4 @@
-#include "far_callers.h"
+#include "preload/interpose/far_callers.h"
 
 #include <link.h>
 

@@ -1,12 +1,22 @@
-#include "far_fork.h"
+#include "preload/interpose/far_fork.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <new>
+#include <optional>
+#include <vector>
 
-#include "far_runtime.h"
+#include "preload/interpose/far_descriptors.h"
+#include "preload/interpose/far_runtime.h"
+#include "preload/interpose/far_watch.h"
 #include "os/last_words.h"
+#include "os/low_descriptors.h"
 #include "os/signal_block.h"
+
+// libc's own, taken by its fork() after all handlers have run. Whoever holds it may wait for a far
+// page (a buffer given to setvbuf, flushed), so that it has to be taken before the pager stops.
+extern "C" void _IO_list_lock();
+extern "C" void _IO_list_unlock();
 
 namespace isthmus::preload {
 namespace {
@@ -56,6 +66,7 @@ void before_fork() {
   ++runtime_depth;
   new (forking.block) os::SignalBlock;  // Until end(); a handler may map memory, or fork.
   forking.stack = keep_stack(__builtin_frame_address(0));
+  _IO_list_lock();
   far_runtime.lock.lock();
   far_runtime.messages->let_go();
   far_runtime.pager->before_fork();
@@ -64,17 +75,26 @@ void before_fork() {
 void after_fork_in_parent() {
   if (far_runtime.bytes.load() == 0) return;
   far_runtime.pager->after_fork_in_parent();
+  _IO_list_unlock();  // In the child, libc has made it new.
   end();
 }
 
 void after_fork_in_child() {
   if (far_runtime.bytes.load() == 0) return;
+  std::optional<os::LowDescriptors> low{std::in_place};
+  const std::vector<int> before = os::open_descriptors();
   const auto served = far_runtime.pager->after_fork_in_child();
   if (!served) os::end_process(served.error().message.c_str());
+  forget_watched_threads();
   // The thread of the parent's is not here; what it left stays, since nothing would end it.
   auto messages = farmem::FaultMessages::start(*far_runtime.pager);
   if (!messages) os::end_process(messages.error().message.c_str());
   far_runtime.messages = messages->release();
+  if (const auto started = start_watch(); !started) {
+    os::end_process(started.error().message.c_str());
+  }
+  low.reset();
+  protect_descriptors(before);
   end();
 }
 

@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "far_allocator.h"
-#include "far_callers.h"
-#include "far_runtime.h"
+#include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_callers.h"
+#include "preload/interpose/far_runtime.h"
 #include "os/address_range.h"
 
 namespace isthmus::preload {

@@ -1,10 +1,10 @@
-#include "far_mappings.h"
+#include "preload/interpose/far_mappings.h"
 
 #include <sys/mman.h>
 
 #include <cerrno>
 
-#include "far_runtime.h"
+#include "preload/interpose/far_runtime.h"
 #include "os/memory_calls.h"
 #include "os/signal_block.h"
 

@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "far_allocator.h"
-#include "far_callers.h"
-#include "far_mappings.h"
-#include "far_runtime.h"
+#include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_callers.h"
+#include "preload/interpose/far_mappings.h"
+#include "preload/interpose/far_runtime.h"
 #include "os/memory_calls.h"
 
 namespace isthmus::preload {

@@ -3,9 +3,9 @@
 #include <cstdlib>
 #include <new>
 
-#include "far_allocator.h"
-#include "far_callers.h"
-#include "far_runtime.h"
+#include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_callers.h"
+#include "preload/interpose/far_runtime.h"
 
 namespace isthmus::preload {
 namespace {

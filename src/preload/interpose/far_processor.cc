@@ -1,6 +1,6 @@
 // The functions that ask on which processors this thread may run, and those that start a program,
 // which would inherit the answer.
-#include "far_processor.h"
+#include "preload/interpose/far_processor.h"
 
 #include <dlfcn.h>
 #include <sched.h>
@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <cstdarg>
 
-#include "far_runtime.h"
+#include "preload/interpose/far_runtime.h"
 
 namespace isthmus::preload {
 

@@ -1,4 +1,4 @@
-#include "far_runtime.h"
+#include "preload/interpose/far_runtime.h"
 
 #include <pthread.h>
 

@@ -2,14 +2,18 @@
 // connected, the pager made. From then on what the program allocates is far. What its libraries
 // allocated before, while they were being loaded, is local for ever.
 #include <cstdlib>
-#include <cstring>
+#include <optional>
+#include <vector>
 
-#include "far_allocator.h"
-#include "far_callers.h"
-#include "far_runtime.h"
-#include "far_store.h"
+#include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_callers.h"
+#include "preload/interpose/far_descriptors.h"
+#include "preload/interpose/far_runtime.h"
+#include "preload/interpose/far_store.h"
+#include "preload/interpose/far_watch.h"
 #include "farmem/view.h"
 #include "os/last_words.h"
+#include "os/low_descriptors.h"
 #include "preload/far_settings.h"
 
 namespace isthmus::preload {
@@ -45,7 +49,10 @@ Result<FarMemory> make_far_memory(const FarSettings& settings) {
 
 Result<void> start(const FarSettings& settings) {
   ISTHMUS_TRY_VOID(find_heaps());
+  const std::vector<int> before = os::open_descriptors();
+  std::optional<os::LowDescriptors> low{std::in_place};
   FarMemory made = ISTHMUS_TRY(make_far_memory(settings));
+  ISTHMUS_TRY_VOID(start_watch());
   const os::AddressRange region = made.pager->region();
   far_runtime.odd = ISTHMUS_TRY(PageMarks::create(region)).release();
   far_runtime.kept = ISTHMUS_TRY(PageMarks::create(region)).release();
@@ -57,6 +64,8 @@ Result<void> start(const FarSettings& settings) {
   far_runtime.messages = made.messages.release();
   the_view = made.view.release();
   far_runtime.start = region.start;
+  low.reset();
+  protect_descriptors(before);
   // Release: with the loads in is_far(), which find all of the above.
   far_runtime.bytes.store(region.bytes, std::memory_order_release);
   return {};

@@ -1,7 +1,8 @@
-#include "far_store.h"
+#include "preload/interpose/far_store.h"
 
 #include <cstdlib>
 
+#include "farmem/encrypt/encrypted_store.h"
 #include "farmem/remote/verbs_store.h"
 #include "os/process.h"
 
@@ -19,7 +20,9 @@ Result<std::unique_ptr<farmem::Store>> connect_far_store(const FarSettings& sett
   }
   const char* label = std::getenv("ISTHMUS_LABEL");
   options.label = label != nullptr ? label : os::program_name();
-  return ISTHMUS_TRY(farmem::VerbsStore::connect(options));
+  std::unique_ptr<farmem::Store> store = ISTHMUS_TRY(farmem::VerbsStore::connect(options));
+  if (!settings.encrypt) return store;
+  return ISTHMUS_TRY(farmem::EncryptedStore::create(std::move(store)));
 }
 
 }  // namespace isthmus::preload

@@ -8,10 +8,11 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "far_allocator.h"
-#include "far_fork.h"
-#include "far_processor.h"
-#include "far_runtime.h"
+#include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_fork.h"
+#include "preload/interpose/far_processor.h"
+#include "preload/interpose/far_runtime.h"
+#include "preload/interpose/far_watch.h"
 #include "os/signal_block.h"
 
 extern "C" void* __dso_handle;
@@ -41,7 +42,10 @@ void* run_in_runtime(void* argument) {
   ++runtime_depth;  // For the thread's life.
   const Begun begun = *static_cast<Begun*>(argument);
   __libc_free(argument);
-  return begun.work(begun.argument);
+  enter_watched_thread();
+  void* const result = begun.work(begun.argument);
+  leave_watched_thread();
+  return result;
 }
 
 int start_in_runtime(pthread_t* thread, const pthread_attr_t* attributes, void* (*work)(void*),
