@@ -358,7 +358,7 @@ void add_memory_serve(Parser& p, CLI::App& memory) {
 void add_memory_watch(Parser& p, CLI::App& memory) {
   CLI::App& stats = add(p, memory, "stats", "Show what far memory does for programs",
                         [&p] { return show_memory_stats(p.memory); });
-  stats.add_option("pid", p.memory.process_id, "Of this program in full; without: of all, a line each")
+  stats.add_option("pid", p.memory.process_id, "Of this program in full; without: all, a line each")
       ->type_name("PID");
   stats.add_flag("--json", p.memory.json, "Print JSON");
   examples(stats, "  isthmus memory stats\n  isthmus memory stats $(pidof redis-server)\n");

@@ -139,7 +139,7 @@ std::string charts(const std::vector<FarSample>& samples) {
   html += curves_svg(
       x,
       {{"all", "#888888", rate_of(samples, count(&PagerStats::faults))},
-       {"waited for a memory node", "#d62828", rate_of(samples, count(&PagerStats::faults_remote))}},
+       {"waited for a node", "#d62828", rate_of(samples, count(&PagerStats::faults_remote))}},
       "/s");
   html += "<h2>Where the pages are</h2>\n";
   html += curves_svg(x,
@@ -172,8 +172,8 @@ std::string report_html(const FarReport& report) {
     return html + "<p>It ended before it was seen once.</p></body></html>\n";
   }
   const PagerStats& last = report.samples.back().stats;
-  html += fmt::format("<pre>{}</pre>\n",
-                      escaped(far_process_text({.program = report.command.front(), .stats = last})));
+  const FarProcess process{.program = report.command.front(), .stats = last};
+  html += fmt::format("<pre>{}</pre>\n", escaped(far_process_text(process)));
   html += "<h2>How long faults took</h2>\n" + histogram_svg(last.fault_times);
   html += charts(report.samples);
   html += "<h2>Pages, as last seen</h2>\n" + residency_svg(report.last_pages);

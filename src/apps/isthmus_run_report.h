@@ -1,4 +1,4 @@
-// `isthmus run --report`: the program runs as a child, is watched, and at its end a page is written.
+// `isthmus run --report`: the program runs as a child and is watched; at its end a page is written.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 // Frames: the staging frames of a channel, through which every page comes and goes.
 //
-// Frames are handed out in two rings, so that the oldest content goes first. A frame whose content is
+// Frames are handed out in two rings, so that the oldest content goes first. One whose content is
 // whole keeps it until the ring comes round: a page that is wanted again meanwhile costs no
 // network. That is the soft tail of the replacement policy.
 //

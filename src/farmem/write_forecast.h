@@ -1,6 +1,6 @@
 // WriteForecast: whether a page that is being read now will be written soon.
 //
-// A page installed for reading is write protected, and its first write is another fault: 2.5 µs. One
+// A page installed for reading is write protected: its first write is another fault, 2.5 µs. One
 // installed writable may be written to the store for nothing: 1 to 2 µs and the network. So where
 // more than half of the pages read lately were written later, the next ones are installed writable;
 // one of sixteen still is not, so that a change is noticed.

@@ -142,9 +142,9 @@ static void* work(void* argument) {
   return NULL;
 }
 
-// A child writes what it shares with its parent: the parent must not see it. A child that needs what
-// its parent had moved away may end with a message (status 125): that loses nothing, where going on
-// with zeros would.
+// A child writes what it shares with its parent: the parent must not see it. A child that needs
+// what its parent had moved away may end with a message (status 125): that loses nothing, where
+// going on with zeros would.
 static void fork_once(int round) {
   volatile uint64_t mark[kWords];
   mark[0] = (uint64_t)round;

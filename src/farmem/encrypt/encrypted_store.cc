@@ -26,8 +26,9 @@ class EncryptedChannel final : public StoreChannel {
   bool staging_may_be_remapped() const override { return true; }  // The device sees the other.
 
   void read(SlotRun from, std::byte* to, std::uint64_t ticket) override {
-    const auto index = remember({.slots = from, .frame = frame_of(to), .ticket = ticket, .in = true});
-    below_->read(from, frame_below(frame_of(to)), index);
+    const std::uint32_t frame = frame_of(to);
+    const auto index = remember({.slots = from, .frame = frame, .ticket = ticket, .in = true});
+    below_->read(from, frame_below(frame), index);
   }
 
   void write(SlotRun to, const std::byte* from, std::uint64_t ticket) override {

@@ -67,7 +67,9 @@ TEST_F(EncryptedStoreTest, ShowsNothingBelow) {
   EXPECT_NE(std::memcmp(first.data(), model_->slot(0), 4096), 0);
   // Ciphertext looks like noise: all byte values occur, none much more often than others.
   std::array<int, 256> seen{};
-  for (std::size_t index = 0; index < 4096; ++index) ++seen[static_cast<std::uint8_t>(model_->slot(0)[index])];
+  for (std::size_t index = 0; index < 4096; ++index) {
+    ++seen[static_cast<std::uint8_t>(model_->slot(0)[index])];
+  }
   EXPECT_GT(*std::ranges::min_element(seen), 0);
   EXPECT_LT(*std::ranges::max_element(seen), 60);
 }

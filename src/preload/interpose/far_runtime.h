@@ -20,7 +20,7 @@
 #include "farmem/fault_messages.h"
 #include "farmem/pager.h"
 #include "os/address_range.h"
-#include "preload/far_ranges.h"
+#include "farmem/far_ranges.h"
 #include "preload/page_marks.h"
 
 namespace isthmus::preload {
@@ -33,7 +33,7 @@ struct FarRuntime {
 
   // For maps only. It is not held while the pager is called, except by fork.
   std::mutex lock;
-  FarRanges* ranges = nullptr;
+  farmem::FarRanges* ranges = nullptr;
   PageMarks* odd = nullptr;     // Not plainly readable and writable.
   PageMarks* kept = nullptr;    // Pinned because they cannot be read.
   PageMarks* locked = nullptr;  // Pinned by mlock.

@@ -57,7 +57,7 @@ Result<void> start(const FarSettings& settings) {
   far_runtime.odd = ISTHMUS_TRY(PageMarks::create(region)).release();
   far_runtime.kept = ISTHMUS_TRY(PageMarks::create(region)).release();
   far_runtime.locked = ISTHMUS_TRY(PageMarks::create(region)).release();
-  far_runtime.ranges = ISTHMUS_TRY(FarRanges::create(region)).release();
+  far_runtime.ranges = ISTHMUS_TRY(farmem::FarRanges::create(region)).release();
   // All of it stays until the process is gone: other threads may run to the very end.
   made.store.release();
   far_runtime.pager = made.pager.release();

@@ -19,7 +19,7 @@
 #include "os/address_range.h"
 #include "os/anonymous_memory.h"
 
-namespace isthmus::preload {
+namespace isthmus::farmem {
 
 class FarRanges {
  public:
@@ -51,4 +51,4 @@ class FarRanges {
   std::uint64_t free_bytes_ = 0;
 };
 
-}  // namespace isthmus::preload
+}  // namespace isthmus::farmem

@@ -1,11 +1,11 @@
-#include "preload/far_ranges.h"
+#include "farmem/far_ranges.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "base/assert.h"
 
-namespace isthmus::preload {
+namespace isthmus::farmem {
 
 Result<std::unique_ptr<FarRanges>> FarRanges::create(os::AddressRange region) {
   ISTHMUS_ASSERT(os::is_whole_pages(region));
@@ -97,4 +97,4 @@ void FarRanges::give_back(os::AddressRange range) {
   free_bytes_ += end - start - merged_bytes;
 }
 
-}  // namespace isthmus::preload
+}  // namespace isthmus::farmem

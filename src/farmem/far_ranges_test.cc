@@ -1,7 +1,7 @@
 // Goal: no page of the far region is ever handed out twice, and none is lost.
 // Method: the cases of merging and splitting by hand; then a long random run beside a model that
 // has one flag for each page.
-#include "preload/far_ranges.h"
+#include "farmem/far_ranges.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-namespace isthmus::preload {
+namespace isthmus::farmem {
 namespace {
 
 using os::AddressRange;
@@ -120,4 +120,4 @@ TEST(FarRanges, AgreesWithAModelOfPages) {
 }
 
 }  // namespace
-}  // namespace isthmus::preload
+}  // namespace isthmus::farmem
