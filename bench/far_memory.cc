@@ -5,8 +5,8 @@
 //
 // Phases: write-sequential (first touch), read-sequential, read-random, read-hot (90 % of the
 // touches on 10 % of the pages), modify-random, read-stride, read-threads (read-random by two
-// threads), at-hand (faults whose page is in a staging frame). Each read checks what the page has. Each phase prints a line of JSON: mean,
-// median, 99th percentile in ns a touch.
+// threads), at-hand (faults whose page is in a staging frame). Each read checks what the page has.
+// Each phase prints a line of JSON: mean, median, 99th percentile in ns a touch.
 //
 // With nodes (under `isthmus run`) the pages go there; without, to a model of a store in this
 // process's memory, which measures the pager alone. --plain: ordinary memory, for whatever the
@@ -221,6 +221,30 @@ int run(const Options& options) {
   return 0;
 }
 
+bool set_option(Options& options, std::string_view name, const std::string& value) {
+  using farmem::FaultDelivery;
+  using farmem::PrefetchPolicy;
+  const std::uint64_t number = std::strtoull(value.c_str(), nullptr, 10);
+  if (name == "--megabytes") {
+    options.megabytes = number;
+  } else if (name == "--local") {
+    options.local_percent = number;
+  } else if (name == "--touches") {
+    options.touches = number;
+  } else if (name == "--node") {
+    options.nodes.push_back(expect(farmem::parse_node_address(value)));
+  } else if (name == "--delivery" && (value == "signal" || value == "message")) {
+    options.delivery = value == "signal" ? FaultDelivery::kSignal : FaultDelivery::kMessage;
+  } else if (name == "--prefetch" && (value == "none" || value == "next" || value == "adaptive")) {
+    options.prefetch = value == "none"   ? PrefetchPolicy::kNone
+                       : value == "next" ? PrefetchPolicy::kNext
+                                         : PrefetchPolicy::kAdaptive;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 int usage() {
   std::fprintf(stderr, "usage: far_memory [--megabytes N] [--local PERCENT] [--touches N] "
                        "[--delivery signal|message] [--prefetch none|next|adaptive] "
@@ -232,8 +256,6 @@ int usage() {
 }  // namespace isthmus
 
 int main(int count, char** arguments) {
-  using isthmus::farmem::FaultDelivery;
-  using isthmus::farmem::PrefetchPolicy;
   isthmus::Options options;
   for (int index = 1; index < count; ++index) {
     const std::string_view name = arguments[index];
@@ -246,20 +268,8 @@ int main(int count, char** arguments) {
       continue;
     }
     if (++index == count) return isthmus::usage();
-    const std::string_view value = arguments[index];
-    const std::uint64_t number = std::strtoull(arguments[index], nullptr, 10);
-    if (name == "--megabytes") options.megabytes = number;
-    else if (name == "--local") options.local_percent = number;
-    else if (name == "--touches") options.touches = number;
-    else if (name == "--node") {
-      options.nodes.push_back(isthmus::expect(isthmus::farmem::parse_node_address(value)));
-    }
-    else if (name == "--delivery" && value == "signal") options.delivery = FaultDelivery::kSignal;
-    else if (name == "--delivery" && value == "message") options.delivery = FaultDelivery::kMessage;
-    else if (name == "--prefetch" && value == "none") options.prefetch = PrefetchPolicy::kNone;
-    else if (name == "--prefetch" && value == "next") options.prefetch = PrefetchPolicy::kNext;
-    else if (name == "--prefetch" && value == "adaptive") options.prefetch = PrefetchPolicy::kAdaptive;
-    else return isthmus::usage();
+    const std::string value = arguments[index];
+    if (!isthmus::set_option(options, name, value)) return isthmus::usage();
   }
   return options.plain ? isthmus::run_plain(options) : isthmus::run(options);
 }

@@ -188,7 +188,8 @@ db.execute('create table t (k integer primary key, v text)')
 db.executemany('insert into t values (?, ?)', ((i, '%0200x' % random.getrandbits(800))
                                                 for i in range(300000)))
 db.execute('create index i on t (v)')
-total = sum(len(db.execute('select v from t where k = ?', (random.randrange(300000),)).fetchone()[0])
+find = 'select v from t where k = ?'
+total = sum(len(db.execute(find, (random.randrange(300000),)).fetchone()[0])
             for _ in range(20000))
 print(total, db.execute('pragma integrity_check').fetchone()[0])
 """

@@ -1,15 +1,14 @@
-/* Far memory for programs that ask for it: a region of address space whose pages are on memory
- * nodes (`isthmus memory serve`) except for those that are used most. Link with -listhmus_far.
- *
- * Memory from here is used like any other. By default a page that is not here is fetched in the
- * thread that touches it, in a SIGBUS handler; then system calls given such a page fail with
- * EFAULT, and isthmus_far_pin() is the way to give them some. With ISTHMUS_FAR_MESSAGES a thread
- * serves the faults, also those of system calls; that needs root or /dev/userfaultfd.
- *
- * All functions may be called from any thread, not from signal handlers. Those that return int
- * return 0, or an errno value; isthmus_far_message() then says in this thread what went wrong.
- * When a page is lost, because no node that has it can be reached, the process ends with a message.
- */
+// Far memory for programs that ask for it: a region of address space whose pages are on memory
+// nodes (`isthmus memory serve`) except for those that are used most. Link with -listhmus_far.
+//
+// Memory from here is used like any other. By default a page that is not here is fetched in the
+// thread that touches it, in a SIGBUS handler; then system calls given such a page fail with
+// EFAULT, and isthmus_far_pin() is the way to give them some. With ISTHMUS_FAR_MESSAGES a thread
+// serves the faults, also those of system calls; that needs root or /dev/userfaultfd.
+//
+// All functions may be called from any thread, not from signal handlers. Those that return int
+// return 0, or an errno value; isthmus_far_message() then says in this thread what went wrong.
+// When a page is lost, because no node that has it can be reached, the process ends with a message.
 #pragma once
 
 #include <stddef.h>
