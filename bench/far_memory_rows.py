@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,34 @@ ZRAM = pathlib.Path("/sys/block/zram0")
 
 class Missing(Exception):
     """A peer or a permission that is not there; the row says so."""
+
+
+def dirty_line_rows(row):
+    """Tracking at the granularity of cache lines beside whole pages and beside pagemap."""
+    text = []
+
+    def take(pattern):
+        if not text:
+            done = subprocess.run([testing.BUILD / "bin" / "dirty_lines"], check=True, text=True,
+                                  capture_output=True, timeout=LIMIT)
+            text.append(done.stdout)
+        found = re.search(pattern, text[0])
+        if not found:
+            raise Missing("this kernel has no PAGEMAP_SCAN")
+        return float(found.group(1))
+
+    def fresh(pattern):
+        text.clear()
+        return take(pattern)
+
+    return [
+        row("dirty-bytes", "dirty lines, 10,000 random 8-byte writes, bytes", "B", 20.0, False,
+            lambda: fresh(r" 10000 writes: lines (\d+)"),
+            {"whole pages": lambda: take(r" 10000 writes: .* pages (\d+)")}),
+        row("dirty-scan", "1 GiB tracked, 1 % dirty, which pages", "ms", 5.0, False,
+            lambda: fresh(r"scan ([\d.]+) ms"),
+            {"/proc/self/pagemap": lambda: take(r"pagemap ([\d.]+) ms")}),
+    ]
 
 
 class MemoryNode:

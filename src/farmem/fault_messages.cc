@@ -88,8 +88,10 @@ void FaultMessages::note_fault(std::uint32_t thread_id, bool first) {
   constexpr auto kRelaxed = std::memory_order_relaxed;
   if (last_thread_.exchange(thread_id, kRelaxed) != thread_id) {
     changes_.fetch_add(1, kRelaxed);
-    if (first) let_go();
-    faults_in_a_row_ = first ? 0 : faults_in_a_row_;
+    if (first) {
+      let_go_unless_busy();
+      faults_in_a_row_ = 0;
+    }
   }
   faults_.fetch_add(1, kRelaxed);
   if (!first) return;
@@ -104,7 +106,7 @@ void FaultMessages::decide() {
   if (crowded == crowded_.load(kRelaxed)) return;
   crowded_.store(crowded, kRelaxed);
   if (crowded) {
-    let_go();
+    let_go_unless_busy();
     os::signal(crowd_event_.get());
   } else {
     os::drain(crowd_event_.get());
@@ -113,14 +115,20 @@ void FaultMessages::decide() {
 
 void FaultMessages::stay_with(std::uint32_t thread_id) {
   if (++faults_in_a_row_ == kFaultsOfHold) {
-    let_go();
+    let_go_unless_busy();
     faults_in_a_row_ = 0;
   }
   if (faults_in_a_row_ != kFaultsUntilHold) return;
   const auto processor = os::processor_of_thread(thread_id);
   if (!processor || !os::stay_on_processor(*processor)) return;
-  const std::lock_guard guard(hold_lock_);
-  hold_ = os::ProcessorHold::take(thread_id, *processor);
+  const std::unique_lock guard(hold_lock_, std::try_to_lock);
+  if (guard) hold_ = os::ProcessorHold::take(thread_id, *processor);
+}
+
+// A server does not wait for a lock that a thread of the program may hold while it faults.
+void FaultMessages::let_go_unless_busy() {
+  const std::unique_lock guard(hold_lock_, std::try_to_lock);
+  if (guard) hold_.reset();
 }
 
 void FaultMessages::let_go() {

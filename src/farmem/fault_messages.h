@@ -46,6 +46,7 @@ class FaultMessages {
   void note_fault(std::uint32_t thread_id, bool first);
   void decide();
   void stay_with(std::uint32_t thread_id);
+  void let_go_unless_busy();
 
   Pager& pager_;
   os::Fd stop_;
