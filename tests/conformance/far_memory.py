@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -196,6 +197,91 @@ class Programs(WithNode):
                        check=True)
         # A child's last words are not part of the output.
         self.judge(["sh", "-c", f"exec {program} 48 4 2>{self.folder}/words"])
+
+
+    def test_corners(self):
+        testing.need_programs("gcc")
+        program = self.folder / "corners"
+        subprocess.run(["gcc", "-O1", "-pthread", HERE / "far_memory_corners.c", "-o", program],
+                       check=True)
+        self.judge([program, self.folder / "corners.data"])
+
+
+class OtherHosts(WithNode):
+    """Nodes in another network namespace, reached by RoCEv2."""
+
+    WORK = ("import random\nrandom.seed(3)\n"
+            "data = [random.getrandbits(64) for _ in range(300000)]\n"
+            "print('begun', flush=True)\n"
+            "for _ in range(ROUNDS):\n"
+            "  data.sort(key=lambda number: number * 2654435761 % 1000003)\n"
+            "print(sum(index * number for index, number in enumerate(data)) % (1 << 61))\n")
+    LOCAL = 16 * MIB
+    PORTS = (7471, 7472)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        near, far = (testing.at_end.enter_context(contextlib.closing(testing.Namespace()))
+                     for _ in range(2))
+        testing.connect_namespaces(near, far, "10.98.0.1", "10.98.0.2", mtu=9000)
+        cls.near, cls.far_host = (
+            testing.at_end.enter_context(contextlib.closing(testing.Host(address, namespace)))
+            for address, namespace in (("10.98.0.1", near), ("10.98.0.2", far)))
+
+    def nodes(self):
+        started = []
+        for port in self.PORTS:
+            node = self.far_host.spawn([NODE, "--size", "512M", "--bind", self.far_host.address,
+                                        "--port", port, "--directory", "none"])
+            self.addCleanup(node.stop)
+            self.assertTrue(node.wait_for("serving", PATIENCE), node.output())
+            started.append(node)
+        return started
+
+    def start(self, rounds, *options):
+        words = ["run", "--local-memory", str(self.LOCAL), "--far-memory", "256M", *options]
+        for port in self.PORTS:
+            words += ["--memory-node", f"{self.far_host.address}:{port}"]
+        work = self.WORK.replace("ROUNDS", str(rounds))
+        return testing.Process([*self.near.namespace.prefix, testing.ISTHMUS, "--socket",
+                                self.near.socket, *words, "--", "/usr/bin/python3", "-c", work])
+
+    def result(self, process):
+        status, text = process.wait(LIMIT), process.output()
+        process.stop()
+        return status, text
+
+    def right(self, rounds):
+        work = self.WORK.replace("ROUNDS", str(rounds))
+        return subprocess.run(["/usr/bin/python3", "-c", work], check=True, capture_output=True,
+                              text=True).stdout
+
+    def test_over_the_network(self):
+        self.nodes()
+        for options in ([], ["--replicas", "2"], ["--encrypt", "--prefetch", "next"]):
+            with self.subTest(options=options):
+                self.assertEqual(self.result(self.start(1, *options)), (0, self.right(1)))
+
+    def test_a_killed_node_costs_nothing_with_two(self):
+        nodes = self.nodes()
+        process = self.start(4, "--replicas", "2")
+        self.assertTrue(process.wait_for("begun", LIMIT), process.output())
+        nodes[0].signal(signal.SIGKILL)
+        status, text = self.result(process)
+        self.assertEqual(status, 0, text)
+        self.assertEqual([line for line in text.splitlines() if line[0] in "b0123456789"],
+                         self.right(4).splitlines(), text)
+
+    def test_a_killed_node_ends_the_program_without(self):
+        nodes = self.nodes()
+        process = self.start(40)
+        self.assertTrue(process.wait_for("begun", LIMIT), process.output())
+        for node in nodes:
+            node.signal(signal.SIGKILL)
+        status, text = self.result(process)
+        self.assertEqual(status, NO_FAR, text)
+        self.assertIn("far memory is lost", text)
 
 
 class Redis(WithNode):
