@@ -16,6 +16,8 @@ Result<std::unique_ptr<AnonymousMemory>> AnonymousMemory::create(std::size_t byt
       new AnonymousMemory(static_cast<std::byte*>(data), bytes));
 }
 
+void AnonymousMemory::prefer_large_pages() const { madvise(data_, bytes_, MADV_HUGEPAGE); }
+
 AnonymousMemory::~AnonymousMemory() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }

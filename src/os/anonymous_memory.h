@@ -17,6 +17,10 @@ class AnonymousMemory {
   AnonymousMemory(const AnonymousMemory&) = delete;
   AnonymousMemory& operator=(const AnonymousMemory&) = delete;
 
+  // For memory that others reach through the kernel: fewer, larger pages are found faster. Only a
+  // wish.
+  void prefer_large_pages() const;
+
   std::byte* data() const { return data_; }
   std::size_t size() const { return bytes_; }
 

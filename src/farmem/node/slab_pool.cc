@@ -20,6 +20,7 @@ Result<std::unique_ptr<SlabPool>> SlabPool::create(Options options) {
                 static_cast<unsigned long long>(options.slab_bytes));
   }
   auto memory = ISTHMUS_TRY(os::AnonymousMemory::create(count * options.slab_bytes));
+  memory->prefer_large_pages();
   return std::unique_ptr<SlabPool>(new SlabPool(std::move(memory), options.slab_bytes));
 }
 
