@@ -1,6 +1,6 @@
 // PageTable: where each page of a region is, and which slot of the store is its own.
 //
-// The tables are memory straight from the kernel, never the program's heap, which may be far: 10
+// The tables are memory straight from the kernel, never the program's heap, which may be far: 11
 // bytes a page, taken when the page is first touched.
 //
 // Threading: under the pager's lock; state() may be read by anyone, for looking only.
@@ -56,6 +56,10 @@ class PageTable {
   std::uint32_t frame(PageIndex page) const { return frames()[page]; }
   void set_frame(PageIndex page, std::uint32_t frame) { frames()[page] = frame; }
 
+  // Whether it was written when it was last here for reading: then it will be again.
+  bool expects_write(PageIndex page) const { return written_at()[page] != 0; }
+  void set_expects_write(PageIndex page, bool expected) { written_at()[page] = expected; }
+
   std::uint8_t pins(PageIndex page) const { return pins_at()[page]; }
   void set_pins(PageIndex page, std::uint8_t pins) { pins_at()[page] = pins; }
 
@@ -72,6 +76,7 @@ class PageTable {
   std::uint8_t* pins_at() const {
     return reinterpret_cast<std::uint8_t*>(states() + page_count_);
   }
+  std::uint8_t* written_at() const { return pins_at() + page_count_; }
 
   std::uint32_t page_count_;
   std::unique_ptr<os::AnonymousMemory> memory_;

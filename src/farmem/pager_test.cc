@@ -130,6 +130,29 @@ TEST_P(PagerTest, CleanPagesAreWrittenOnce) {
   EXPECT_GT(pager_->stats().evicted_clean, kPages / 2);
 }
 
+TEST_P(PagerTest, PagesWrittenOnceAreExpectedToBeWrittenAgain) {
+  for (std::uint32_t page = 0; page < kPages; ++page) word(page) = page + 1;
+  // Reads, then writes, in an order without streams; half of the pages are never written.
+  const auto round = [&](bool write) {
+    for (std::uint32_t turn = 0; turn < kPages; ++turn) {
+      const std::uint32_t page = turn * 2'731 % kPages;
+      ASSERT_EQ(word(page), page + 1);
+      if (write && page % 2 == 0) word(page, 7) = word(page, 7) + 1;
+    }
+  };
+  round(true);
+  round(true);
+  const PagerStats before = pager_->stats();
+  round(true);
+  const PagerStats after = pager_->stats();
+  EXPECT_LT(after.faults_write - before.faults_write, kPages / 8);
+  EXPECT_GT(after.evicted_clean - before.evicted_clean, kPages / 3);
+  for (int times = 0; times < 24; ++times) round(false);
+  const std::uint64_t written = pager_->stats().pages_written;
+  round(false);
+  EXPECT_LT(pager_->stats().pages_written - written, kPages / 4);
+}
+
 TEST_P(PagerTest, DiscardedPagesAreZeros) {
   for (std::uint32_t page = 0; page < kPages; ++page) word(page) = page + 1;
   pager_->discard(pages(0, kPages / 2));

@@ -10,7 +10,6 @@
 #include "farmem/frames.h"
 #include "farmem/prefetch.h"
 #include "farmem/replacement.h"
-#include "farmem/write_forecast.h"
 
 namespace isthmus::farmem {
 namespace {
@@ -169,26 +168,6 @@ TEST(Prefetcher, TheOtherPoliciesAreWhatTheySay) {
     EXPECT_EQ(none.on_fault(page).count, 0u);
     EXPECT_EQ(next.on_fault(page * 37).count, kNextWindow);
   }
-}
-
-TEST(WriteForecast, FollowsWhatHappens) {
-  WriteForecast forecast;
-  const auto share_writable = [&](bool written) {
-    int writable = 0;
-    for (int page = 0; page < 4'000; ++page) {
-      if (forecast.expect_write()) {
-        ++writable;
-      } else if (written) {
-        forecast.note_write();
-      }
-    }
-    return writable / 40;
-  };
-  EXPECT_LT(share_writable(false), 5);
-  share_writable(true);
-  EXPECT_GT(share_writable(true), 85);
-  for (int round = 0; round < 4; ++round) share_writable(false);
-  EXPECT_LT(share_writable(false), 5);
 }
 
 TEST(Frames, ComeRoundInOrder) {
