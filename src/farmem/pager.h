@@ -34,6 +34,7 @@
 #include "farmem/replacement.h"
 #include "farmem/stats.h"
 #include "farmem/store.h"
+#include "farmem/write_forecast.h"
 #include "os/address_range.h"
 #include "os/anonymous_memory.h"
 #include "os/page_drop.h"
@@ -183,6 +184,7 @@ class Pager {
 
   mutable std::mutex lock_;
   Prefetcher prefetcher_;
+  WriteForecast forecast_;
   std::uint32_t proof_turn_ = 0;
   PagerStats stats_;
   std::uint32_t under_way_ = 0;   // Transfers.

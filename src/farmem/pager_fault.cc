@@ -109,6 +109,7 @@ ServeVerdict Pager::first_touch(PageIndex index, os::UffdAccess access) {
 
 ServeVerdict Pager::first_write(PageIndex index) {
   table_->set_expects_write(index, true);
+  forecast_.note_write();
   userfault_->protect(page(index), os::UffdProtection::kOff);
   ++stats_.faults_write;
   replacement_->note_use(index);
@@ -165,11 +166,13 @@ std::optional<ServeVerdict> Pager::install(Guard& guard, PageIndex page, os::Uff
   // The first write to a page installed for reading is another fault, 2.5 µs; a page installed for
   // writing is written to the store, perhaps for nothing. What was written last time will be again;
   // now and then it has to prove it.
-  const bool expected = table_->expects_write(page);
+  const bool most = forecast_.most_are_written();
+  const bool expected = most || table_->expects_write(page);
   std::uint32_t alike = 1;
-  while (alike < count && table_->expects_write(page + alike) == expected) ++alike;
+  while (alike < count && (most || table_->expects_write(page + alike) == expected)) ++alike;
   if (expected && ++proof_turn_ % kInstallsOfProof != 0) access = os::UffdAccess::kWrite;
   if (access == os::UffdAccess::kRead) {
+    forecast_.note_protected(alike);
     for (std::uint32_t next = 0; next < alike; ++next) {
       table_->set_expects_write(page + next, false);
     }

@@ -10,6 +10,7 @@
 #include "farmem/frames.h"
 #include "farmem/prefetch.h"
 #include "farmem/replacement.h"
+#include "farmem/write_forecast.h"
 
 namespace isthmus::farmem {
 namespace {
@@ -168,6 +169,18 @@ TEST(Prefetcher, TheOtherPoliciesAreWhatTheySay) {
     EXPECT_EQ(none.on_fault(page).count, 0u);
     EXPECT_EQ(next.on_fault(page * 37).count, kNextWindow);
   }
+}
+
+TEST(WriteForecast, FollowsWhatHappens) {
+  WriteForecast forecast;
+  EXPECT_FALSE(forecast.most_are_written());
+  for (int page = 0; page < 1'000; ++page) {
+    forecast.note_protected(1);
+    forecast.note_write();
+  }
+  EXPECT_TRUE(forecast.most_are_written());
+  forecast.note_protected(400);
+  EXPECT_FALSE(forecast.most_are_written());
 }
 
 TEST(Frames, ComeRoundInOrder) {
