@@ -8,6 +8,9 @@
 namespace isthmus::farmem {
 namespace {
 
+// Direct I/O holds pages for milliseconds, and of a few MiB at most.
+constexpr std::uint32_t kVainBatches = 64;
+
 bool is_zero(const std::byte* page) {
   const auto* words = reinterpret_cast<const std::uint64_t*>(page);  // SAFETY: page aligned.
   for (std::size_t index = 0; index < os::kPageBytes / 8; index += 8) {
@@ -22,8 +25,12 @@ bool is_zero(const std::byte* page) {
 
 bool Pager::make_room(std::uint32_t wanted) {
   if (channel_ == nullptr) return true;  // A child of fork(): there is nowhere to evict to.
+  std::uint32_t vain = 0;  // Batches of which the kernel let nothing go.
   while (stats_.pages_local + wanted > most_here_) {
+    const std::uint64_t before = stats_.pages_local;
     if (lost_ || !evict_batch()) return false;
+    vain = stats_.pages_local < before ? 0 : vain + 1;
+    if (vain > kVainBatches) return false;
   }
   return true;
 }
@@ -85,7 +92,7 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
     take_leaving({run.first, moved});
     return moved;
   }
-  // One that cannot be moved: shared with a child, or the page of zeros.
+  if (moves_pages_) return stage_stuck(first, run.first);
   if (copy_out(first, run.first)) {
     take_leaving({run.first, 1});
     leaves(first, run.first);
@@ -94,6 +101,21 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
     ++stats_.evicted_zero;
   }
   drop_later(first);
+  return 1;
+}
+
+// A page that cannot be moved is shared with a child of fork(), or the kernel is writing to it or
+// reading from it on behalf of a system call: direct I/O. A copy of the former is our own and can
+// be moved; the latter stays, or what arrives would be lost.
+std::uint32_t Pager::stage_stuck(PageIndex index, std::uint32_t frame) {
+  if (!os::is_page_present(page(index).start)) {
+    table_->set_state(index, PageState::kEmpty);  // Given back behind our back.
+  } else if (os::populate_for_writing(page(index)) && move_out(index, {frame, 1}) == 1) {
+    take_leaving({frame, 1});
+  } else {
+    replacement_->insert_used(index);
+    ++stats_.pages_local;  // It was counted among those that go.
+  }
   return 1;
 }
 
@@ -127,15 +149,7 @@ bool Pager::copy_out(PageIndex index, std::uint32_t frame) {
   // SAFETY: a page of our region, and present.
   const auto* bytes = reinterpret_cast<const std::byte*>(page(index).start);
   if (!os::is_page_present(page(index).start) || is_zero(bytes)) return false;
-  if (!moves_pages_) {
-    std::memcpy(frames_->bytes(frame), bytes, os::kPageBytes);
-    return true;
-  }
-  // The frame is empty, and touching it would be a fault.
-  const os::AddressRange to{reinterpret_cast<std::uint64_t>(frames_->bytes(frame)),
-                            os::kPageBytes};
-  const auto done = userfault_->copy(to, bytes, os::UffdProtection::kOff);
-  ISTHMUS_ASSERT(done.verdict == os::UffdVerdict::kDone);
+  std::memcpy(frames_->bytes(frame), bytes, os::kPageBytes);
   return true;
 }
 

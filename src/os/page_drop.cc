@@ -49,6 +49,14 @@ void PageDrop::drop(std::span<const AddressRange> ranges) const {
   errno = kept;
 }
 
+bool populate_for_writing(AddressRange range) {
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, newer than some headers.
+  const int kept = errno;
+  const bool done = madvise(pointer(range.start), range.bytes, kPopulateWrite) == 0;
+  errno = kept;
+  return done;
+}
+
 bool is_page_present(std::uint64_t address) {
   const int kept = errno;
   unsigned char present = 0;

@@ -27,6 +27,10 @@ class PageDrop {
   Fd self_;  // Not valid where the kernel cannot do several at once (before 6.13).
 };
 
+// As if every page of the range were written, without changing it: shared ones become this
+// process's own. False: not possible (before Linux 5.14), or not mapped. Keeps errno.
+bool populate_for_writing(AddressRange range);
+
 // Whether the page's translation is there: 0.2 µs. False for one that was never touched.
 bool is_page_present(std::uint64_t address);
 

@@ -20,6 +20,12 @@ enum { PAGE = 4096, ARRAY_PAGES = 8192, THREADS = 500 };
 
 static uint64_t *array; /* 32 MiB: more than is local. */
 
+static void must(int right, const char *what) {
+  if (right) return;
+  printf("%s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
 static void fill_array(void) {
   for (size_t page = 0; page < ARRAY_PAGES; ++page) array[page * 512 + page % 512] = page * 7 + 1;
 }
@@ -57,13 +63,13 @@ static void *on_far_stack(void *argument) {
 static void far_stack(void) {
   const size_t bytes = 2 << 20;
   void *stack = NULL;
-  if (posix_memalign(&stack, PAGE, bytes) != 0) abort();
+  must(posix_memalign(&stack, PAGE, bytes) == 0, "a stack");
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstack(&attributes, stack, bytes);
   pthread_t thread;
   uint64_t sum = 0;
-  if (pthread_create(&thread, &attributes, on_far_stack, &sum) != 0) abort();
+  must(pthread_create(&thread, &attributes, on_far_stack, &sum) == 0, "a thread on a far stack");
   pthread_join(thread, NULL);
   free(stack);
   printf("far stack: %llu\n", (unsigned long long)sum);
@@ -83,7 +89,7 @@ static void many_threads(void) {
   static pthread_t threads[THREADS];
   uint64_t sum = 0;
   for (size_t index = 0; index < THREADS; ++index) {
-    if (pthread_create(&threads[index], NULL, touch_own_pages, (void *)index) != 0) abort();
+    must(pthread_create(&threads[index], NULL, touch_own_pages, (void *)index) == 0, "a thread");
   }
   for (size_t index = 0; index < THREADS; ++index) {
     void *found;
@@ -97,21 +103,21 @@ static void many_threads(void) {
 static void direct_reads(const char *path) {
   enum { BYTES = 4 << 20 };
   unsigned char *buffer;
-  if (posix_memalign((void **)&buffer, PAGE, BYTES) != 0) abort();
+  must(posix_memalign((void **)&buffer, PAGE, BYTES) == 0, "a buffer");
   for (size_t index = 0; index < BYTES; ++index) buffer[index] = (unsigned char)(index / 777);
   int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
   check_array("before writing"); /* The buffer is far now. */
-  if (file < 0 || write(file, buffer, BYTES) != BYTES || fsync(file) != 0) abort();
+  must(file >= 0 && write(file, buffer, BYTES) == BYTES && fsync(file) == 0, "write");
   close(file);
   memset(buffer, 0, BYTES);
   check_array("before reading");
   file = open(path, O_RDONLY | O_DIRECT);
   if (file < 0) file = open(path, O_RDONLY); /* Not every file system has it. */
   struct iovec pieces[2] = {{buffer, BYTES / 2}, {buffer + BYTES / 2, BYTES / 2}};
-  if (readv(file, pieces, 2) != BYTES) abort();
+  must(readv(file, pieces, 2) == BYTES, "readv");
   close(file);
   for (size_t index = 0; index < BYTES; ++index) {
-    if (buffer[index] != (unsigned char)(index / 777)) abort();
+    must(buffer[index] == (unsigned char)(index / 777), "what was read");
   }
   free(buffer);
   printf("direct reads: right\n");
