@@ -7,14 +7,6 @@
 
 namespace isthmus::farmem {
 
-const char* to_string(FaultDelivery delivery) {
-  switch (delivery) {
-    case FaultDelivery::kSignal: return "signal";
-    case FaultDelivery::kMessage: return "message";
-  }
-  return "unknown";
-}
-
 struct Pager::Parts {
   std::unique_ptr<os::AnonymousMemory> memory;
   std::unique_ptr<os::Userfault> userfault;

@@ -28,6 +28,7 @@
 #include <span>
 
 #include "base/result.h"
+#include "farmem/fault_delivery.h"
 #include "farmem/frames.h"
 #include "farmem/page_table.h"
 #include "farmem/prefetch.h"
@@ -42,13 +43,6 @@
 #include "os/userfault.h"
 
 namespace isthmus::farmem {
-
-// Who gets the faults.
-enum class FaultDelivery : std::uint8_t {
-  kSignal,   // SIGBUS in the thread that faults (fault_signal.h). System calls see EFAULT.
-  kMessage,  // A thread of ours reads messages (fault_messages.h). System calls wait like loads.
-};
-const char* to_string(FaultDelivery delivery);
 
 constexpr std::uint32_t kStagingFrames = 256;
 constexpr std::uint32_t kEvictionBatch = 64;  // Past it, dropping pages is cheap enough anyway.

@@ -12,6 +12,7 @@
 #include "os/last_words.h"
 #include "os/low_descriptors.h"
 #include "os/signal_block.h"
+#include "os/syscall_dispatch.h"
 
 // libc's own, taken by its fork() after all handlers have run. Whoever holds it may wait for a far
 // page (a buffer given to setvbuf, flushed), so that it has to be taken before the pager stops.
@@ -31,6 +32,7 @@ constexpr std::uint64_t kStackBytes = 64u << 10;
 // Of the thread that forks, between the handlers.
 struct Forking {
   alignas(os::SignalBlock) std::byte block[sizeof(os::SignalBlock)];
+  alignas(os::DirectCalls) std::byte direct[sizeof(os::DirectCalls)];
   AddressRange stack;  // Empty: not far.
 };
 thread_local constinit Forking forking{};
@@ -55,6 +57,7 @@ void end() {
   if (stack.bytes > 0) {
     on_local_stack([stack] { far_runtime.pager->unpin(stack); });
   }
+  std::launder(reinterpret_cast<os::DirectCalls*>(forking.direct))->~DirectCalls();
   std::launder(reinterpret_cast<os::SignalBlock*>(forking.block))->~SignalBlock();
   --runtime_depth;
 }
@@ -65,10 +68,11 @@ void before_fork() {
   if (far_runtime.bytes.load() == 0) return;
   ++runtime_depth;
   new (forking.block) os::SignalBlock;  // Until end(); a handler may map memory, or fork.
+  new (forking.direct) os::DirectCalls;
   forking.stack = keep_stack(__builtin_frame_address(0));
   _IO_list_lock();
   far_runtime.lock.lock();
-  far_runtime.messages->let_go();
+  if (far_runtime.messages != nullptr) far_runtime.messages->let_go();
   far_runtime.pager->before_fork();
 }
 
@@ -87,9 +91,13 @@ void after_fork_in_child() {
   if (!served) os::end_process(served.error().message.c_str());
   forget_watched_threads();
   // The thread of the parent's is not here; what it left stays, since nothing would end it.
-  auto messages = farmem::FaultMessages::start(*far_runtime.pager);
-  if (!messages) os::end_process(messages.error().message.c_str());
-  far_runtime.messages = messages->release();
+  if (far_runtime.messages != nullptr) {
+    auto messages = farmem::FaultMessages::start(*far_runtime.pager);
+    if (!messages) os::end_process(messages.error().message.c_str());
+    far_runtime.messages = messages->release();
+  } else {
+    os::catch_again_in_child();
+  }
   if (const auto started = start_watch(); !started) {
     os::end_process(started.error().message.c_str());
   }

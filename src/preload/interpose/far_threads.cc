@@ -9,11 +9,13 @@
 #include <stdio.h>
 
 #include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_calls.h"
 #include "preload/interpose/far_fork.h"
 #include "preload/interpose/far_processor.h"
 #include "preload/interpose/far_runtime.h"
 #include "preload/interpose/far_watch.h"
 #include "os/signal_block.h"
+#include "os/syscall_dispatch.h"
 
 extern "C" void* __dso_handle;
 
@@ -54,6 +56,7 @@ int start_in_runtime(pthread_t* thread, const pthread_attr_t* attributes, void* 
   if (begun == nullptr) return EAGAIN;
   *begun = {work, argument};
   const os::SignalBlock block;  // Inherited: the program's handlers are not for our threads.
+  const os::DirectCalls direct;  // Nor is it caught.
   const int error = next_start()(thread, attributes, run_in_runtime, begun);
   if (error != 0) __libc_free(begun);
   return error;
@@ -75,7 +78,15 @@ extern "C" {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*work)(void*),
                    void* argument) noexcept {
   keep_no_processor();
-  if (runtime_depth == 0) return next_start()(thread, attributes, work, argument);
+  if (runtime_depth == 0) {
+    void* stack = nullptr;
+    std::size_t bytes = 0;
+    if (isthmus::os::is_caught() && attributes != nullptr &&
+        pthread_attr_getstack(attributes, &stack, &bytes) == 0) {
+      keep_stack_of_new_thread(stack, bytes);
+    }
+    return next_start()(thread, attributes, work, argument);
+  }
   return start_in_runtime(thread, attributes, work, argument);
 }
 
