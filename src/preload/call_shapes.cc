@@ -21,27 +21,30 @@ constexpr PointerShape bytes(KernelAccess access, std::uint8_t argument, std::ui
 constexpr PointerShape vectors(KernelAccess access, std::uint8_t argument, std::uint8_t count) {
   return {PointsTo::kVectors, access, argument, count};
 }
-constexpr CallShape divisible(KernelAccess access, std::uint8_t offset = 0) {
+constexpr CallShape buffer(KernelAccess access, std::uint8_t offset = 0) {
   return {{bytes(access, 1, 2)}, true, offset};
+}
+constexpr CallShape pieces(KernelAccess access, std::uint8_t offset = 0) {
+  return {{vectors(access, 1, 2)}, true, offset};
 }
 
 }  // namespace
 
 CallShape shape_of(long number) {
   switch (number) {
-    case SYS_read: return divisible(kWrites);
-    case SYS_write: return divisible(kReads);
-    case SYS_pread64: return divisible(kWrites, 3);
-    case SYS_pwrite64: return divisible(kReads, 3);
+    case SYS_read: return buffer(kWrites);
+    case SYS_write: return buffer(kReads);
+    case SYS_pread64: return buffer(kWrites, 3);
+    case SYS_pwrite64: return buffer(kReads, 3);
+    case SYS_readv: return pieces(kWrites);
+    case SYS_writev: return pieces(kReads);
+    case SYS_preadv:
+    case SYS_preadv2: return pieces(kWrites, 3);
+    case SYS_pwritev:
+    case SYS_pwritev2: return pieces(kReads, 3);
     case SYS_recvfrom: return {{bytes(kWrites, 1, 2)}};
     case SYS_sendto: return {{bytes(kReads, 1, 2), bytes(kReads, 4, 5)}};
-    case SYS_readv:
-    case SYS_preadv:
-    case SYS_preadv2:
     case SYS_process_vm_readv: return {{vectors(kWrites, 1, 2)}};
-    case SYS_writev:
-    case SYS_pwritev:
-    case SYS_pwritev2:
     case SYS_vmsplice:
     case SYS_process_vm_writev: return {{vectors(kReads, 1, 2)}};
     case SYS_sendmsg: return {{{PointsTo::kMessage, kReads, 1}}};

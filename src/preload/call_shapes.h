@@ -34,8 +34,8 @@ constexpr std::uint64_t kMostStructBytes = 512;  // statx has 256, utsname 390.
 
 struct CallShape {
   std::array<PointerShape, 3> pointers{};
-  // The first pointer is a buffer of which any part may be moved, with its count, and the offset in
-  // the file, if there is one, in this argument: what is too long at once is moved in parts.
+  // Arguments 1 and 2 are a buffer or vectors of which any part may be moved, at the offset in the
+  // file, if there is one, in argument `offset`: what is too long at once is moved in parts.
   bool is_divisible = false;
   std::uint8_t offset = 0;
 };

@@ -29,7 +29,8 @@ NO_FAR = 125       # Exit status: far memory could not be used.
 MIB = 1 << 20
 LEAST_LOCAL = 8 * MIB
 FAR = "768M"
-SHARES = (100, 50, 25)
+# Percent of what it used natively, and who serves its faults.
+RUNS = ((100, "message"), (50, "message"), (25, "message"), (50, "signal"), (25, "signal"))
 
 PYTHON_DICTIONARY = """
 import hashlib, random
@@ -113,12 +114,13 @@ class WithNode(unittest.TestCase):
         WithNode.folder = pathlib.Path(folder.name)
         WithNode.host = host
 
-    def far_argv(self, local_bytes, argv, far=FAR):
+    def far_argv(self, local_bytes, argv, far=FAR, faults="auto"):
         return [testing.ISTHMUS, "--socket", self.host.socket, "run", "--local-memory",
-                str(local_bytes), "--far-memory", far, "--memory-node", self.address, "--", *argv]
+                str(local_bytes), "--far-memory", far, "--memory-node", self.address, "--faults",
+                faults, "--", *argv]
 
-    def far(self, local_bytes, argv, far=FAR, **options):
-        done = subprocess.run(self.far_argv(local_bytes, argv, far), stdout=subprocess.PIPE,
+    def far(self, local_bytes, argv, far=FAR, faults="auto", **options):
+        done = subprocess.run(self.far_argv(local_bytes, argv, far, faults), stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=LIMIT, check=False, **options)
         return done.returncode, done.stdout
 
@@ -139,12 +141,12 @@ class Programs(WithNode):
         native = run(lambda: Native(argv, **options))
         self.assertEqual(native.status, 0, native.output)
         written = result.read_bytes() if result else None
-        for share in SHARES:
+        for share, faults in RUNS:
             local = max(native.peak * share // 100, LEAST_LOCAL)
-            with self.subTest(share=share):
+            with self.subTest(share=share, faults=faults):
                 if result:
                     result.unlink()
-                status, output = run(lambda: self.far(local, argv, far, **options))
+                status, output = run(lambda: self.far(local, argv, far, faults, **options))
                 self.assertEqual(status, 0, output[-2000:])
                 self.assertEqual(output, native.output)
                 if result:
@@ -319,10 +321,11 @@ class Redis(WithNode):
     def test_redis(self):
         testing.need_programs("redis-check-rdb", "redis-cli", "redis-benchmark")
         native, memory = self.digest_after_load(lambda argv: argv)
-        for share in SHARES:
-            with self.subTest(share=share):
+        for share, faults in RUNS:
+            with self.subTest(share=share, faults=faults):
                 local = max(memory * share // 100, LEAST_LOCAL)
-                far, _ = self.digest_after_load(lambda argv: self.far_argv(local, argv))
+                far, _ = self.digest_after_load(
+                    lambda argv: self.far_argv(local, argv, faults=faults))
                 self.assertEqual(far, native)
 
 
@@ -364,10 +367,10 @@ class Memcached(WithNode):
     def test_memcached(self):
         testing.need_programs("memcached")
         stored = self.COUNT * 1000
-        for share in SHARES:
-            with self.subTest(share=share):
+        for share, faults in RUNS:
+            with self.subTest(share=share, faults=faults):
                 local = max(stored * share // 100, LEAST_LOCAL)
-                self.load_and_read(lambda argv: self.far_argv(local, argv))
+                self.load_and_read(lambda argv: self.far_argv(local, argv, faults=faults))
 
 
 class Refusals(WithNode):

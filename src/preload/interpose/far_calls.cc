@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "os/signal_calls.h"
 #include "os/syscall_dispatch.h"
@@ -47,6 +50,12 @@ AddressRange far_pages(std::uint64_t start, std::uint64_t bytes) {
   return {first, whole - first};
 }
 
+// Around calls of the pager.
+struct PagerScope {
+  RuntimeScope runtime;
+  os::DirectCalls direct;
+};
+
 // Pins of this thread, with the handler that made them. A handler that was left by longjmp() leaves
 // its pins: whoever comes next, further out on the same stack, finds them and lets them go.
 struct Kept {
@@ -64,7 +73,7 @@ thread_local constinit std::uint8_t before_serving = 0;
 
 void let_go_down_to(std::size_t count) {
   if (kept.count <= count) return;
-  const os::DirectCalls direct;
+  const PagerScope scope;
   while (kept.count > count) far_runtime.pager->unpin(kept.entries[--kept.count].range);
 }
 
@@ -92,7 +101,7 @@ class Needs {
 
   // Brings all here and keeps it. False: not all could be kept.
   bool keep(std::uint64_t frame) const {
-    const os::DirectCalls direct;
+    const PagerScope scope;
     for (std::size_t index = 0; index < count_; ++index) {
       if (kept.count == kept.entries.size()) return false;
       if (!far_runtime.pager->pin(ranges_[index].range, ranges_[index].access)) return false;
@@ -145,44 +154,47 @@ void add_strings(Needs& needs, std::uint64_t address) {
   needs.add(address, (count + 1) * sizeof(std::uint64_t), KernelAccess::kReads);
 }
 
-// A call whose vectors reach over more than can be kept moves less: that is always allowed.
-struct Shortened {
-  std::array<iovec, kMostRanges> vectors;
-};
-
-void add_vectors(Needs& needs, std::uint64_t& address, std::uint64_t& count, KernelAccess access,
-                 Shortened& copy, std::uint64_t& budget) {
-  if (address == 0 || count == 0 || count > IOV_MAX) return;
-  const iovec* vectors = at<iovec>(address);
-  const bool any_far = std::any_of(vectors, vectors + count, [](const iovec& vector) {
+bool any_far(const iovec* vectors, std::uint64_t count) {
+  return std::any_of(vectors, vectors + count, [](const iovec& vector) {
     return far_pages(number_of(vector.iov_base), vector.iov_len).bytes > 0;
   });
-  if (!any_far && !is_far_number(address)) return;
-  // Room for the rest of the call beside them.
-  const std::size_t most = std::min<std::size_t>(count, kMostRanges / 2);
-  std::size_t taken = 0;
-  while (taken < most && budget > 0) {
-    iovec vector = vectors[taken];
-    const bool far = far_pages(number_of(vector.iov_base), vector.iov_len).bytes > 0;
-    if (far) {
-      vector.iov_len = std::min<std::uint64_t>(vector.iov_len, budget);
-      needs.add(number_of(vector.iov_base), vector.iov_len, access);
-      budget -= vector.iov_len;
-    }
-    copy.vectors[taken] = vector;
-    const bool whole = vector.iov_len == vectors[taken].iov_len;
-    ++taken;
-    if (!whole) break;
-  }
-  address = number_of(copy.vectors.data());
-  count = taken;
 }
 
-// Copies of headers, which name copies of vectors.
+// Vectors as far as they can be kept at once: room is left for the rest of the call beside them.
+struct Cut {
+  std::array<iovec, kMostRanges / 2> vectors;
+  std::uint64_t count = 0;
+  std::uint64_t bytes = 0;
+
+  // From `skip` bytes on.
+  void take(const iovec* from, std::uint64_t from_count, std::uint64_t skip) {
+    for (std::uint64_t index = 0; index < from_count && count < vectors.size(); ++index) {
+      iovec vector = from[index];
+      const std::uint64_t skipped = std::min<std::uint64_t>(skip, vector.iov_len);
+      skip -= skipped;
+      if (skipped > 0 && skipped == vector.iov_len) continue;
+      vector.iov_base = static_cast<char*>(vector.iov_base) + skipped;
+      vector.iov_len = std::min<std::uint64_t>(vector.iov_len - skipped, kMostAtOnce - bytes);
+      vectors[count++] = vector;
+      bytes += vector.iov_len;
+      if (bytes == kMostAtOnce) return;
+    }
+  }
+};
+
+void add_vectors(Needs& needs, std::uint64_t address, std::uint64_t count, KernelAccess access) {
+  if (address == 0 || count > IOV_MAX) return;
+  needs.add(address, count * sizeof(iovec), KernelAccess::kReads);
+  for (const iovec& vector : std::span(at<iovec>(address), count)) {
+    needs.add(number_of(vector.iov_base), vector.iov_len, access);
+  }
+}
+
+// Copies of a message's header and vectors: a stream moves less than what is asked for when that is
+// more than can be kept.
 struct Copies {
-  Shortened shortened;
   msghdr message;
-  std::uint64_t budget = kMostAtOnce;
+  Cut cut;
 };
 
 void add_message(Needs& needs, const msghdr& message, KernelAccess access) {
@@ -190,21 +202,21 @@ void add_message(Needs& needs, const msghdr& message, KernelAccess access) {
   needs.add(number_of(message.msg_control), message.msg_controllen, access);
 }
 
-// Returns the message that the kernel is to have in place of this one.
 void add_messages(Needs& needs, CallArguments& arguments, const PointerShape& shape,
                   Copies& copies) {
   std::uint64_t& address = arguments[shape.argument];
   if (address == 0) return;
   if (shape.to == PointsTo::kMessage) {
     // What the kernel writes into it, it writes into the copy: see finish().
-    copies.message = *at<msghdr>(address);
-    add_message(needs, copies.message, shape.access);
-    std::uint64_t vectors = number_of(copies.message.msg_iov);
-    std::uint64_t count = copies.message.msg_iovlen;
-    add_vectors(needs, vectors, count, shape.access, copies.shortened, copies.budget);
-    copies.message.msg_iov = reinterpret_cast<iovec*>(vectors);
-    copies.message.msg_iovlen = count;
-    address = number_of(&copies.message);
+    msghdr& message = copies.message = *at<msghdr>(address);
+    add_message(needs, message, shape.access);
+    if (message.msg_iovlen <= IOV_MAX && any_far(message.msg_iov, message.msg_iovlen)) {
+      copies.cut.take(message.msg_iov, message.msg_iovlen, 0);
+      message.msg_iov = copies.cut.vectors.data();
+      message.msg_iovlen = copies.cut.count;
+    }
+    add_vectors(needs, number_of(message.msg_iov), message.msg_iovlen, shape.access);
+    address = number_of(&message);
     return;
   }
   const auto count = static_cast<std::uint32_t>(arguments[shape.count]);
@@ -212,12 +224,7 @@ void add_messages(Needs& needs, CallArguments& arguments, const PointerShape& sh
   for (std::uint32_t index = 0; index < count; ++index) {
     const msghdr& message = messages[index].msg_hdr;
     add_message(needs, message, shape.access);
-    needs.add(number_of(message.msg_iov), message.msg_iovlen * sizeof(iovec),
-              KernelAccess::kReads);
-    for (std::size_t vector = 0; vector < message.msg_iovlen; ++vector) {
-      needs.add(number_of(message.msg_iov[vector].iov_base), message.msg_iov[vector].iov_len,
-                shape.access);
-    }
+    add_vectors(needs, number_of(message.msg_iov), message.msg_iovlen, shape.access);
   }
   needs.add(address, count * sizeof(mmsghdr), KernelAccess::kWrites);
 }
@@ -231,8 +238,7 @@ void add_shape(Needs& needs, CallArguments& arguments, const PointerShape& shape
     case PointsTo::kText: return add_text(needs, address);
     case PointsTo::kStrings: return add_strings(needs, address);
     case PointsTo::kVectors:
-      return add_vectors(needs, address, arguments[shape.count], shape.access, copies.shortened,
-                         copies.budget);
+      return add_vectors(needs, address, arguments[shape.count], shape.access);
     case PointsTo::kMessage:
     case PointsTo::kMessages: return add_messages(needs, arguments, shape, copies);
   }
@@ -294,21 +300,47 @@ bool is_file(std::uint64_t descriptor) {
 }
 
 // Reads of anything but a file may have less than asked for, and must not wait for more.
-std::int64_t call_in_parts(const CaughtCall& call, const CallShape& shape) {
-  const bool goes_on =
-      shape.pointers[0].access == KernelAccess::kReads || is_file(call.arguments[0]);
-  CallArguments arguments = call.arguments;
-  std::uint64_t done = 0;
-  while (done < call.arguments[2]) {
-    arguments[1] = call.arguments[1] + done;
-    arguments[2] = std::min(call.arguments[2] - done, kMostAtOnce);
-    if (shape.offset != 0) arguments[shape.offset] = call.arguments[shape.offset] + done;
+bool goes_on(const CaughtCall& call, const CallShape& shape) {
+  return shape.pointers[0].access == KernelAccess::kReads || is_file(call.arguments[0]);
+}
+
+constexpr std::uint64_t kFilePosition = ~std::uint64_t{0};  // As preadv2 has it.
+
+// Calls cut_off(done, arguments), which says what to ask for next, and how many bytes that is; 0:
+// nothing is left.
+template <class CutOff>
+std::int64_t call_in_parts(const CaughtCall& call, const CallShape& shape, CutOff&& cut_off) {
+  std::int64_t done = 0;
+  for (;;) {
+    CallArguments arguments = call.arguments;
+    const std::int64_t asked = cut_off(static_cast<std::uint64_t>(done), arguments);
+    if (asked == 0 && done > 0) return done;
+    std::uint64_t& offset = arguments[shape.offset];
+    if (shape.offset != 0 && offset != kFilePosition) offset += static_cast<std::uint64_t>(done);
     const std::int64_t result = call_whole(call, shape, arguments);
-    if (result < 0) return done > 0 ? static_cast<std::int64_t>(done) : result;
-    done += static_cast<std::uint64_t>(result);
-    if (static_cast<std::uint64_t>(result) < arguments[2] || !goes_on) break;
+    if (result < 0) return done > 0 ? done : result;
+    done += result;
+    if (result < asked || asked == 0 || !goes_on(call, shape)) return done;
   }
-  return static_cast<std::int64_t>(done);
+}
+
+std::int64_t call_with_buffer(const CaughtCall& call, const CallShape& shape) {
+  return call_in_parts(call, shape, [&call](std::uint64_t done, CallArguments& arguments) {
+    arguments[1] += done;
+    arguments[2] = std::min(call.arguments[2] - done, kMostAtOnce);
+    return static_cast<std::int64_t>(arguments[2]);
+  });
+}
+
+std::int64_t call_with_vectors(const CaughtCall& call, const CallShape& shape) {
+  Cut cut;
+  return call_in_parts(call, shape, [&](std::uint64_t done, CallArguments& arguments) {
+    cut.count = cut.bytes = 0;
+    cut.take(at<iovec>(arguments[1]), arguments[2], done);
+    arguments[1] = number_of(cut.vectors.data());
+    arguments[2] = cut.count;
+    return static_cast<std::int64_t>(cut.bytes);
+  });
 }
 
 std::int64_t start_thread(const CaughtCall& call) {
@@ -334,9 +366,15 @@ std::int64_t do_call(CaughtCall& call) {
   os::MaskCopy copy;
   os::filter_mask(call, copy);
   const CallShape shape = shape_of(call.number);
-  if (shape.is_divisible && call.arguments[2] > kMostAtOnce &&
-      far_pages(call.arguments[1], call.arguments[2]).bytes > 0) {
-    return call_in_parts(call, shape);
+  if (shape.is_divisible) {
+    const std::uint64_t count = call.arguments[2];
+    if (shape.pointers[0].to == PointsTo::kBytes) {
+      if (count > kMostAtOnce && far_pages(call.arguments[1], count).bytes > 0) {
+        return call_with_buffer(call, shape);
+      }
+    } else if (count <= IOV_MAX && any_far(at<iovec>(call.arguments[1]), count)) {
+      return call_with_vectors(call, shape);
+    }
   }
   return call_whole(call, shape, call.arguments);
 }
