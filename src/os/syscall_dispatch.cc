@@ -231,6 +231,19 @@ std::int64_t change_action(int signal_number, const KernelAction* to, KernelActi
 }
 
 constexpr std::uint64_t kRestorerFlag = 0x04000000;  // SA_RESTORER
+constexpr int kSignals = 64;
+
+// Handlers that are there already return without being caught: they may have blocked SIGSYS.
+void return_directly() {
+  for (int number = 1; number <= kSignals; ++number) {
+    KernelAction action{};
+    const bool handled = change_action(number, nullptr, &action) == 0 && action.handler > 1;
+    if (!handled || number == SIGSYS) continue;
+    action.flags |= kRestorerFlag | SA_ONSTACK;
+    action.restorer = number_of(isthmus_direct_restorer);
+    change_action(number, &action, nullptr);
+  }
+}
 
 }  // namespace
 
@@ -246,6 +259,7 @@ Result<void> start_catching(CallHandler handler) {
   alt_stack = map_alt_stack();
   if (alt_stack == 0) return fail_errno(ENOMEM, "map a stack for signals");
   use_alt_stack(alt_stack);
+  return_directly();
   if (catch_this_thread() < 0) {
     return fail(ErrorCode::kUnsupported,
                 "this kernel cannot show us the program's system calls (Syscall User Dispatch, "
@@ -323,14 +337,6 @@ void direct_sigreturn(const CaughtCall& call) {
   isthmus_direct_sigreturn(static_cast<std::uint64_t>(call.context->uc_mcontext.gregs[REG_RSP]));
 }
 
-void return_directly(int signal_number) {
-  KernelAction action{};
-  change_action(signal_number, nullptr, &action);
-  action.flags |= kRestorerFlag;
-  action.restorer = number_of(isthmus_direct_restorer);
-  change_action(signal_number, &action, nullptr);
-}
-
 DirectCalls::DirectCalls() : selector_before_(selector) {
   if (!caught) return;
   const std::uint64_t all = ~kNeverBlocked;
@@ -390,7 +396,6 @@ void direct_exit(const CaughtCall& call) {
   for (;;) direct_call(SYS_exit, call.arguments);
 }
 void direct_sigreturn(const CaughtCall&) { __builtin_trap(); }
-void return_directly(int) {}
 
 DirectCalls::DirectCalls() : selector_before_(0) {}
 DirectCalls::~DirectCalls() = default;

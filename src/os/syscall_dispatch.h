@@ -54,9 +54,6 @@ std::int64_t direct_clone(const CaughtCall& call);
 // Goes back to where a signal came.
 [[noreturn]] void direct_sigreturn(const CaughtCall& call);
 
-// Handlers of this signal return without being caught, which saves the cost.
-void return_directly(int signal_number);
-
 // While one lives, calls of this thread go straight to the kernel, libc's too, and its signals wait.
 class DirectCalls {
  public:

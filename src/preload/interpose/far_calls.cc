@@ -403,11 +403,7 @@ Result<std::unique_ptr<farmem::FaultSignal>> start_fault_signal(farmem::Pager& p
   return farmem::FaultSignal::start(pager, {enter_serving, leave_serving});
 }
 
-Result<void> start_far_calls() {
-  ISTHMUS_TRY_VOID(os::start_catching(on_call));
-  os::return_directly(SIGBUS);
-  return {};
-}
+Result<void> start_far_calls() { return os::start_catching(on_call); }
 
 void keep_stack_of_new_thread(const void* lowest, std::size_t bytes) {
   // Its thread vector and first frames lie at its upper end.
