@@ -54,7 +54,7 @@ std::int64_t direct_clone(const CaughtCall& call);
 // Goes back to where a signal came.
 [[noreturn]] void direct_sigreturn(const CaughtCall& call);
 
-// While one lives, calls of this thread go straight to the kernel, libc's too, and its signals wait.
+// While one lives, calls of this thread go straight to the kernel, libc's too; its signals wait.
 class DirectCalls {
  public:
   DirectCalls();
@@ -67,7 +67,7 @@ class DirectCalls {
   std::uint8_t selector_before_;
 };
 
-// The same in a signal handler that has all signals blocked; to be left with what entering returned.
+// The same in a signal handler that has all signals blocked; left with what entering returned.
 std::uint8_t enter_direct_calls();
 void leave_direct_calls(std::uint8_t before);
 

@@ -1,7 +1,7 @@
 // Goal: a caught program does what it does uncaught: calls, threads, children, signals; and the
 // handler sees every call of the program, but none of those made directly.
-// Method: each case in a child process, which is caught from there on; the handler counts and passes
-// everything on, as far memory's does.
+// Method: each case in a child process, which is caught from there on; the handler counts, and
+// passes everything on, as far memory's does.
 #include "os/syscall_dispatch.h"
 
 #include <gtest/gtest.h>

@@ -28,9 +28,8 @@ constexpr CallShape pieces(KernelAccess access, std::uint8_t offset = 0) {
   return {{vectors(access, 1, 2)}, true, offset};
 }
 
-}  // namespace
-
-CallShape shape_of(long number) {
+// Calls that move data.
+CallShape shape_of_data(long number) {
   switch (number) {
     case SYS_read: return buffer(kWrites);
     case SYS_write: return buffer(kReads);
@@ -71,6 +70,18 @@ CallShape shape_of(long number) {
     case SYS_msgrcv: return {{bytes(kWrites, 1, 2)}};
     case SYS_mq_timedsend: return {{bytes(kReads, 1, 2)}};
     case SYS_mq_timedreceive: return {{bytes(kWrites, 1, 2)}};
+#if defined(__x86_64__)  // What others do by the calls above.
+    case SYS_poll: return {{bytes(kWrites, 0, 1, 8)}};
+    case SYS_epoll_wait: return {{bytes(kWrites, 1, 2, 12)}};
+    case SYS_getdents: return {{bytes(kWrites, 1, 2)}};
+#endif
+    default: return {};
+  }
+}
+
+// Calls with names in them, and something beside.
+CallShape shape_of_names(long number) {
+  switch (number) {
     case SYS_execve: return {{text(0), strings(1), strings(2)}};
     case SYS_execveat: return {{text(1), strings(2), strings(3)}};
     case SYS_readlinkat: return {{text(1), bytes(kWrites, 2, 3)}};
@@ -87,7 +98,25 @@ CallShape shape_of(long number) {
     case SYS_lremovexattr: return {{text(0), text(1)}};
     case SYS_add_key:
       return {{text(0), text(1), bytes(kReads, 2, 3)}};
+    case SYS_renameat2:
+    case SYS_linkat: return {{text(1), text(3)}};
+    case SYS_symlinkat: return {{text(0), text(2)}};
+    case SYS_pivot_root:
+    case SYS_mount: return {{text(0), text(1)}};
+#if defined(__x86_64__)
+    case SYS_readlink: return {{text(0), bytes(kWrites, 1, 2)}};
+    case SYS_rename:
+    case SYS_link:
+    case SYS_symlink: return {{text(0), text(1)}};
+    case SYS_renameat: return {{text(1), text(3)}};
+#endif
+    default: return {};
+  }
+}
 
+// Calls with one name.
+CallShape shape_of_name(long number) {
+  switch (number) {
     case SYS_chdir:
     case SYS_chroot:
     case SYS_truncate:
@@ -114,17 +143,7 @@ CallShape shape_of(long number) {
     case SYS_inotify_add_watch:
     case SYS_name_to_handle_at:
     case SYS_fremovexattr: return {{text(1)}};
-    case SYS_renameat2:
-    case SYS_linkat: return {{text(1), text(3)}};
-    case SYS_symlinkat: return {{text(0), text(2)}};
-    case SYS_pivot_root:
-    case SYS_mount: return {{text(0), text(1)}};
-
-#if defined(__x86_64__)  // What others do by the calls above.
-    case SYS_poll: return {{bytes(kWrites, 0, 1, 8)}};
-    case SYS_epoll_wait: return {{bytes(kWrites, 1, 2, 12)}};
-    case SYS_getdents: return {{bytes(kWrites, 1, 2)}};
-    case SYS_readlink: return {{text(0), bytes(kWrites, 1, 2)}};
+#if defined(__x86_64__)
     case SYS_open:
     case SYS_creat:
     case SYS_stat:
@@ -140,13 +159,19 @@ CallShape shape_of(long number) {
     case SYS_utimes:
     case SYS_mknod: return {{text(0)}};
     case SYS_futimesat: return {{text(1)}};
-    case SYS_rename:
-    case SYS_link:
-    case SYS_symlink: return {{text(0), text(1)}};
-    case SYS_renameat: return {{text(1), text(3)}};
 #endif
     default: return {};
   }
+}
+
+}  // namespace
+
+CallShape shape_of(long number) {
+  for (const auto shape_of_kind : {shape_of_data, shape_of_names, shape_of_name}) {
+    const CallShape shape = shape_of_kind(number);
+    if (shape.pointers[0].to != PointsTo::kNothing) return shape;
+  }
+  return {};
 }
 
 }  // namespace isthmus::preload

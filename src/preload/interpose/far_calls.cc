@@ -150,7 +150,8 @@ void add_text(Needs& needs, std::uint64_t address) {
 void add_strings(Needs& needs, std::uint64_t address) {
   if (address == 0) return;
   std::size_t count = 0;
-  while (at<std::uint64_t>(address)[count] != 0) add_text(needs, at<std::uint64_t>(address)[count++]);
+  const auto* texts = at<std::uint64_t>(address);
+  while (texts[count] != 0) add_text(needs, texts[count++]);
   needs.add(address, (count + 1) * sizeof(std::uint64_t), KernelAccess::kReads);
 }
 
