@@ -21,7 +21,11 @@ struct AttachOptions {
   ChannelWish channel = ChannelWish::kAuto;
 
   // ISTHMUS_SOCKET or the usual place, ISTHMUS_LABEL, ISTHMUS_CHANNEL ("auto" or "roce").
+  // In a child of fork(): what its parent found there, because the environment can be in memory
+  // that is far, and this may be needed to reach it.
   static AttachOptions from_environment();
+
+  friend bool operator==(const AttachOptions&, const AttachOptions&) = default;
 };
 
 // With label, channel, program and process id filled in.
