@@ -116,7 +116,10 @@ struct CloseChannel {
 };
 
 struct KeepAlive {
-  std::uint64_t reserved = 0;
+  // Not 0: others may join the session by its token, though its last connection break, for the time
+  // of a lease from now.
+  std::uint32_t heirs = 0;
+  std::uint32_t reserved = 0;
 };
 
 struct Done {
