@@ -22,7 +22,8 @@ AttachOptions read_environment() {
   return {.socket_path = default_socket_path(),
           .label = variable("ISTHMUS_LABEL"),
           .channel = variable("ISTHMUS_CHANNEL") == "roce" ? ChannelWish::kRoce
-                                                           : ChannelWish::kAuto};
+                                                           : ChannelWish::kAuto,
+          .program = os::program_name()};
 }
 
 struct Remembered {
@@ -55,11 +56,12 @@ AttachOptions AttachOptions::from_environment() {
 }
 
 Hello hello_of(ConnectionKind kind, const AttachOptions& options) {
+  const std::string program = options.program.empty() ? os::program_name() : options.program;
   return Hello{.kind = kind,
                .channel = options.channel,
                .process_id = os::process_id(),
                .label = text_of<sizeof(Hello::label)>(options.label),
-               .program = text_of<sizeof(Hello::program)>(os::program_name())};
+               .program = text_of<sizeof(Hello::program)>(program)};
 }
 
 Result<os::Fd> connect_to_daemon(const std::string& socket_path) {
