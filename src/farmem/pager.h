@@ -118,6 +118,9 @@ class Pager {
   // os::now_ns(), for the store may forget it then; ~0: whenever it likes.
   void join_store();
   std::uint64_t join_by_ns() const { return join_by_ns_; }
+  // This process is about to end. Its memory stays what it is; but if it is the last of a family,
+  // the store waits for no others.
+  void note_end();
 
   PagerStats stats() const;
   // For whoever looks from another process.

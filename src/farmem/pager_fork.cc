@@ -86,6 +86,17 @@ void Pager::join_store() {
   join_locked();
 }
 
+void Pager::note_end() {
+  bool is_last = false;
+  {
+    const os::SignalBlock block;
+    const Guard guard(lock_);
+    slots_->forget_dead_members();
+    is_last = channel_ != nullptr && slots_->is_alone();
+  }
+  if (is_last) store_->expect_nobody();
+}
+
 // False: there is no store for this child, now or ever.
 bool Pager::join_locked() {
   if (channel_ != nullptr) [[likely]] return true;

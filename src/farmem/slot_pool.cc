@@ -181,6 +181,13 @@ std::uint32_t SlotPool::forget_dead_members() {
   return dead;
 }
 
+bool SlotPool::is_alone() const {
+  for (std::uint32_t index = 0; index < options_.most_members; ++index) {
+    if (index != place_ && place(index) != Place::kFree) return false;
+  }
+  return true;
+}
+
 void SlotPool::forget_member(std::uint32_t dead) {
   std::atomic<std::uint64_t>* const writers = writers_of(dead);
   const auto was_writing = [&](SlotIndex slot) {

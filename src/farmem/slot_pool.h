@@ -83,6 +83,9 @@ class SlotPool {
   // Drops what members had that are gone. Returns how many those were.
   std::uint32_t forget_dead_members();
 
+  // Others that are alive, as far as forget_dead_members() has seen.
+  bool is_alone() const;
+
   // For tests.
   std::uint32_t references_of(SlotIndex slot) const { return references()[slot]; }
 

@@ -87,8 +87,10 @@ TEST_F(SlotPoolTest, ASharedSlotIsLeftForAFreeOne) {
   EXPECT_EQ(slots.size(), kPages);
   EXPECT_EQ(*slots.begin(), kPages);  // The child has all that are below.
   EXPECT_EQ(pool_->forget_dead_members(), 0u);
+  EXPECT_FALSE(pool_->is_alone());
   end_child(child);
   EXPECT_EQ(pool_->forget_dead_members(), 1u);
+  EXPECT_TRUE(pool_->is_alone());
   EXPECT_EQ(taken(2 * kPages), kPages);
 }
 

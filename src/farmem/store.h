@@ -76,6 +76,8 @@ class Store {
   // Before fork(): a child may join, though this process be gone by then. Returns within how many
   // nanoseconds it has to.
   virtual std::uint64_t expect_child() { return kNoHurry; }
+  // None will any more: this process ends, and no other has these slots.
+  virtual void expect_nobody() {}
   // In a child of fork(): the same slots, over connections of its own, which no other thread
   // touches meanwhile. This store and its channels are the parent's: they are used no more and not
   // destroyed, but what they have in memory stays in use.

@@ -27,6 +27,7 @@ class EncryptedStore final : public Store {
   std::uint32_t slots_of_slab() const override { return below_->slots_of_slab(); }
   Result<std::unique_ptr<StoreChannel>> open_channel(std::uint32_t frames) override;
   std::uint64_t expect_child() override { return below_->expect_child(); }
+  void expect_nobody() override { below_->expect_nobody(); }
   Result<std::unique_ptr<Store>> join_in_child() override;
 
   // For the channels.

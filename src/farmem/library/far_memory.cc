@@ -175,6 +175,7 @@ void isthmus_far_destroy(struct isthmus_far* far) {
     const std::lock_guard guard(regions_lock);
     std::erase(regions, far);
   }
+  far->pager->note_end();
   delete far;
 }
 

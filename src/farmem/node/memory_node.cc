@@ -272,8 +272,11 @@ NodeReply MemoryNode::answer(Client& client, const NodeRequest& request) {
     client.channels.erase(close->qpn);
     return done_or_refused(session.close_channel(close->qpn));
   }
-  if (std::get<KeepAlive>(request).heirs != 0) {
+  const Heirs heirs = std::get<KeepAlive>(request).heirs;
+  if (heirs == Heirs::kExpected) {
     session.expect_heirs_until(os::now_ns() + options_.lease_ms * os::kNsPerMs);
+  } else if (heirs == Heirs::kNone) {
+    session.expect_heirs_until(0);
   }
   return Done{.free_bytes = free_bytes_};
 }

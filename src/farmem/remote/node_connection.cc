@@ -145,8 +145,8 @@ Result<void> NodeConnection::close_channel(std::uint32_t node_qpn) {
   return {};
 }
 
-Result<void> NodeConnection::expect_heir() {
-  ISTHMUS_TRY(ask<Done>(KeepAlive{.heirs = 1}));
+Result<void> NodeConnection::tell_of_heirs(Heirs heirs) {
+  ISTHMUS_TRY(ask<Done>(KeepAlive{.heirs = heirs}));
   return {};
 }
 

@@ -50,8 +50,8 @@ class NodeConnection {
   Result<void> release(std::uint32_t slab);
   Result<ChannelEnd> open_channel(const ChannelEnd& ours);
   Result<void> close_channel(std::uint32_t node_qpn);
-  // A process may join this session by its token within a lease from now.
-  Result<void> expect_heir();
+  // Whether other processes may join this session by its token.
+  Result<void> tell_of_heirs(Heirs heirs);
 
   // Any bytes as a message, for tests of the node.
   void send_raw(std::span<const std::byte> bytes);

@@ -115,10 +115,15 @@ struct CloseChannel {
   std::uint32_t reserved = 0;
 };
 
+enum class Heirs : std::uint32_t {
+  kUnsaid,
+  kExpected,  // Others may join the session by its token, for a lease from now, though its last
+              // connection end.
+  kNone,      // Nobody will any more.
+};
+
 struct KeepAlive {
-  // Not 0: others may join the session by its token, though its last connection break, for the time
-  // of a lease from now.
-  std::uint32_t heirs = 0;
+  Heirs heirs = Heirs::kUnsaid;
   std::uint32_t reserved = 0;
 };
 

@@ -315,13 +315,21 @@ std::uint64_t VerbsStore::expect_child() {
   const std::uint64_t last = expected_ns_;
   if (last == 0 || now - last > lease_ns / 2) {
     expected_ns_ = now;
-    for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
-      if (map_->is_gone(i) || nodes_[i].connection->is_closed()) continue;
-      const auto told = nodes_[i].connection->expect_heir();
-      if (!told) ISTHMUS_LOG(kInfo, "%s", told.error().message.c_str());
-    }
+    tell_of_heirs(Heirs::kExpected);
   }
   return lease_ns / kJoinsOfLease;
+}
+
+void VerbsStore::expect_nobody() {
+  if (expected_ns_.exchange(0) != 0) tell_of_heirs(Heirs::kNone);
+}
+
+void VerbsStore::tell_of_heirs(Heirs heirs) {
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    if (map_->is_gone(i) || nodes_[i].connection->is_closed()) continue;
+    const auto told = nodes_[i].connection->tell_of_heirs(heirs);
+    if (!told) ISTHMUS_LOG(kInfo, "%s", told.error().message.c_str());
+  }
 }
 
 // The parent's keeper may have been anywhere at the fork: what it changes under locks, or without
@@ -334,6 +342,7 @@ Result<std::unique_ptr<Store>> VerbsStore::join_in_child() {
   store->label_ = label_;
   store->slab_bytes_ = slab_bytes_;
   store->lease_ms_ = lease_ms_;
+  store->expected_ns_ = 1;  // By the parent, some time ago.
   store->map_ = std::make_unique<SlabMap>(map_->slots_of_slab(), map_->replicas(),
                                           map_->slabs_for_child(),
                                           ISTHMUS_TRY(os::create_event_fd()));

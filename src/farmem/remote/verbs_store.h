@@ -50,6 +50,7 @@ class VerbsStore final : public Store {
   std::uint32_t slots_of_slab() const override { return map_->slots_of_slab(); }
   Result<std::unique_ptr<StoreChannel>> open_channel(std::uint32_t frames) override;
   std::uint64_t expect_child() override;
+  void expect_nobody() override;
   Result<std::unique_ptr<Store>> join_in_child() override;
 
   // For a person: which nodes are gone, and why; empty: none.
@@ -71,6 +72,7 @@ class VerbsStore final : public Store {
   Result<std::unique_ptr<VerbsChannel>> make_channel(std::uint32_t frames);
   std::optional<SlabCopy> reserve_spare(std::uint32_t other);
   void join_nodes(const VerbsStore& parent);
+  void tell_of_heirs(Heirs heirs);
   Result<void> make_map(std::span<const SlabNodes> placed, std::uint32_t replicas);
   Result<void> start_keeper();
   Result<void> join_channel(VerbsChannel& channel, std::uint32_t node_index);
@@ -84,7 +86,7 @@ class VerbsStore final : public Store {
   std::uint64_t slab_bytes_ = 0;
   std::uint32_t lease_ms_ = 0;
   std::string label_;
-  std::atomic<std::uint64_t> expected_ns_{0};  // When the nodes were last told of a child.
+  std::atomic<std::uint64_t> expected_ns_{0};  // When the nodes last heard of a child; 0: never.
   std::unique_ptr<SlabMap> map_;
 
   mutable std::mutex mutex_;  // Of what follows, until the blank line.

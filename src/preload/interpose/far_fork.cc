@@ -100,6 +100,12 @@ void end() {
   --runtime_depth;
 }
 
+// By exit(). Whoever is killed leaves its memory to the end of a lease, if it has forked lately.
+[[gnu::destructor]] void note_end() {
+  if (far_runtime.bytes.load() == 0) return;
+  on_local_stack([] { far_runtime.pager->note_end(); });
+}
+
 }  // namespace
 
 bool add_fork_handlers(const ForkHandlers& handlers) {
