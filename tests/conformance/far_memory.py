@@ -356,6 +356,20 @@ class Forks(WithNode):
     def test_shell_with_large_subshells(self):
         self.both(["bash", "-c", SHELL])
 
+    def test_a_program_that_asks_for_it_itself(self):
+        testing.need_programs("gcc")
+        program = self.folder / "library"
+        subprocess.run(["gcc", "-O1", f"-I{testing.SOURCE / 'include'}",
+                        HERE / "far_memory_library.c", f"-L{testing.BUILD / 'lib'}",
+                        "-listhmus_far", "-o", program], check=True)
+        for delivery in ("signal", "messages"):
+            with self.subTest(delivery=delivery):
+                done = subprocess.run([testing.ISTHMUS, "--socket", self.host.socket, "run", "--",
+                                       program, self.address, "128", "8", delivery],
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      timeout=LIMIT, check=False)
+                self.assertEqual((done.returncode, done.stdout), (0, b"right\n"))
+
     def daemon(self, idle, *options):
         result = self.folder / "result"
         with contextlib.suppress(FileNotFoundError):
