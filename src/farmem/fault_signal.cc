@@ -46,9 +46,11 @@ const char* last_words(ServeVerdict verdict) {
       return "no local memory is left for a far page: the limit is taken up by pinned pages, or "
              "the kernel has none; raise --local-memory";
     case ServeVerdict::kOrphan:
-      return "a child of fork() needs a page that its parent had moved to a memory node; children "
-             "have only what was here: run the program with more --local-memory, or have the "
-             "child call exec() first";
+      return "a child of fork() needs a page that is on a memory node, and could not connect to "
+             "it; the warnings above say why";
+    case ServeVerdict::kCrowded:
+      return "far memory is too small for a program and its children of fork(): each page that "
+             "differs between them needs room of its own; raise --far-memory";
     case ServeVerdict::kForeign:
     case ServeVerdict::kServed: break;
   }

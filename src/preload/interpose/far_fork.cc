@@ -1,6 +1,9 @@
 #include "preload/interpose/far_fork.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <new>
 #include <optional>
@@ -9,8 +12,10 @@
 #include "preload/interpose/far_descriptors.h"
 #include "preload/interpose/far_runtime.h"
 #include "preload/interpose/far_watch.h"
+#include "os/clock.h"
 #include "os/last_words.h"
 #include "os/low_descriptors.h"
+#include "os/poll.h"
 #include "os/signal_block.h"
 #include "os/syscall_dispatch.h"
 
@@ -37,6 +42,42 @@ struct Forking {
 };
 thread_local constinit Forking forking{};
 
+// Added while far memory is started, by one thread.
+constexpr std::size_t kMostHandlers = 16;
+constinit std::array<ForkHandlers, kMostHandlers> handlers_of_libraries{};
+constinit std::size_t handler_count = 0;
+
+void run_handlers(void (*ForkHandlers::*step)()) {
+  for (std::size_t index = 0; index < handler_count; ++index) {
+    if (auto* handler = handlers_of_libraries[index].*step) handler();
+  }
+}
+
+void prepare_libraries() {
+  for (std::size_t index = handler_count; index-- > 0;) {
+    if (auto* handler = handlers_of_libraries[index].prepare) handler();
+  }
+}
+
+// A child that needs nothing from the store, and soon calls exec() or ends, never joins.
+void* join_in_time(void*) {
+  const std::uint64_t deadline_ns = far_runtime.pager->join_by_ns();
+  for (std::uint64_t now = os::now_ns(); now < deadline_ns; now = os::now_ns()) {
+    os::wait_readable({}, deadline_ns - now);
+  }
+  far_runtime.pager->join_store();
+  return nullptr;
+}
+
+void start_to_join() {
+  if (far_runtime.pager->join_by_ns() == farmem::Store::kNoHurry) return;
+  pthread_t thread;
+  if (start_runtime_thread(&thread, join_in_time, nullptr) != 0) {
+    return far_runtime.pager->join_store();
+  }
+  pthread_detach(thread);
+}
+
 AddressRange keep_stack(const void* frame) {
   if (!is_far(frame)) return {};
   const std::uint64_t top = reinterpret_cast<std::uint64_t>(frame) / kPageBytes * kPageBytes +
@@ -62,10 +103,22 @@ void end() {
   --runtime_depth;
 }
 
+// By exit(). Whoever is killed leaves its memory to the end of a lease, if it has forked lately.
+[[gnu::destructor]] void note_end() {
+  if (far_runtime.bytes.load() == 0) return;
+  on_local_stack([] { far_runtime.pager->note_end(); });
+}
+
 }  // namespace
 
+bool add_fork_handlers(const ForkHandlers& handlers) {
+  if (handler_count == kMostHandlers) return false;
+  handlers_of_libraries[handler_count++] = handlers;
+  return true;
+}
+
 void before_fork() {
-  if (far_runtime.bytes.load() == 0) return;
+  if (far_runtime.bytes.load() == 0) return prepare_libraries();
   ++runtime_depth;
   new (forking.block) os::SignalBlock;  // Until end(); a handler may map memory, or fork.
   new (forking.direct) os::DirectCalls;
@@ -74,9 +127,11 @@ void before_fork() {
   far_runtime.lock.lock();
   if (far_runtime.messages != nullptr) far_runtime.messages->let_go();
   far_runtime.pager->before_fork();
+  prepare_libraries();
 }
 
 void after_fork_in_parent() {
+  run_handlers(&ForkHandlers::parent);
   if (far_runtime.bytes.load() == 0) return;
   far_runtime.pager->after_fork_in_parent();
   _IO_list_unlock();  // In the child, libc has made it new.
@@ -84,6 +139,7 @@ void after_fork_in_parent() {
 }
 
 void after_fork_in_child() {
+  run_handlers(&ForkHandlers::child);
   if (far_runtime.bytes.load() == 0) return;
   std::optional<os::LowDescriptors> low{std::in_place};
   const std::vector<int> before = os::open_descriptors();
@@ -103,6 +159,7 @@ void after_fork_in_child() {
   }
   low.reset();
   protect_descriptors(before);
+  start_to_join();
   end();
 }
 

@@ -3,7 +3,8 @@
 //
 // Handlers of fork run in the order of their registration in the child, and against it before. Ours
 // are registered before everybody's: in the child the far region is served again before jemalloc
-// touches it, and the pager stops only when all that other handlers wait for has been let go.
+// touches it, and the pager stops only when all that other handlers wait for has been let go. Those
+// of the runtime's own libraries run with ours.
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -95,7 +96,9 @@ int __register_atfork(void (*prepare)(), void (*parent)(), void (*child)(), void
   static auto* const function = next<RegisterAtFork>("__register_atfork");
   static const int ours = function(before_fork, after_fork_in_parent, after_fork_in_child,
                                    &__dso_handle);
-  return ours != 0 ? ours : function(prepare, parent, child, owner);
+  if (ours != 0) return ours;
+  if (runtime_depth > 0 && add_fork_handlers({prepare, parent, child})) return 0;
+  return function(prepare, parent, child, owner);
 }
 
 }  // extern "C"
