@@ -510,6 +510,50 @@ class OtherHosts(WithNode):
         self.assertIn("far memory is lost", text)
 
 
+class AnyUser(WithNode):
+    """A user whom the kernel lets serve the faults of programs only, not those of system calls."""
+
+    ADDRESS = testing.loopback_address(9)
+
+    def as_nobody(self, *words, **options):
+        home = self.folder / "nobody"
+        if not home.exists():
+            home.mkdir()
+            shutil.chown(home, "nobody")
+            self.folder.chmod(0o755)
+        argv = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "env",
+                f"HOME={home}", f"ISTHMUS_SOCKET={home}/d.sock", *words]
+        return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=LIMIT, check=False, **options)
+
+    def setUp(self):
+        testing.need_programs("setpriv")
+        if self.as_nobody(testing.ISTHMUS, "--help").returncode != 0:
+            self.skipTest(f"user nobody may not run {testing.ISTHMUS}")
+
+    def run_far(self, *words, options=(), **others):
+        return self.as_nobody(testing.ISTHMUS, "run", "--address", self.ADDRESS, "--local-memory",
+                              "16M", "--far-memory", "128M", "--memory-node", self.address,
+                              *options, "--", *words, **others)
+
+    def test_programs(self):
+        work = OtherHosts.WORK.replace("ROUNDS", "1").replace("300000", "100000")
+        lines = "".join(f"{number * 7919 % 100003} {number}\n" for number in range(60000))
+        for words, text in ((["/usr/bin/python3", "-c", work], None),
+                            (["env", "LC_ALL=C", "sort", "-S", "24M"], lines)):
+            with self.subTest(program=words[0]):
+                text = text.encode() if text else None
+                right = subprocess.run(words, input=text, stdout=subprocess.PIPE, check=True)
+                done = self.run_far(*words, input=text)
+                self.assertEqual(done.returncode, 0, done.stdout[-2000:])
+                self.assertEqual(done.stdout, right.stdout)
+
+    def test_messages_are_refused(self):
+        done = self.run_far("true", options=["--faults", "message"])
+        self.assertEqual(done.returncode, NO_FAR, done.stdout)
+        self.assertIn(b"--faults message", done.stdout)
+
+
 class Redis(WithNode):
     """A server of the same allocator, under its own benchmark; DEBUG DIGEST is its own judge."""
 
