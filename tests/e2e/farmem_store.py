@@ -95,6 +95,11 @@ class Pages(WithNodes):
         status, output = self.run_probe([place], 1, 1, "sessions")
         self.assertEqual(status, 0, output + node.output())
 
+    def test_each_question_has_its_own_answer(self):
+        node, place = self.node()
+        status, output = self.run_probe([place], 1, 1, "questions")
+        self.assertEqual(status, 0, output + node.output())
+
     def test_a_node_survives_nonsense(self):
         node, place = self.node()
         status, output = self.run_probe([place], 1, 1, "nonsense")
