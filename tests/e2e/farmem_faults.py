@@ -144,6 +144,16 @@ class Nodes(FarCase):
         node.signal(signal.SIGCONT)
         self.check(process, argv)
 
+    def test_a_node_that_is_gone_is_named(self):
+        for how, reason in ((signal.SIGKILL, "it "), (signal.SIGSTOP, "retry counter")):
+            node, place = self.node(self.host)
+            process = self.far(self.host, work(16 * MIB, 100, 2000), "--memory-node", place)
+            self.begun(process)
+            node.signal(how)
+            self.assertEqual(process.wait(PATIENCE), NO_FAR, process.output())
+            self.assertRegex(process.output(), f"memory node {place} is gone: .*{reason}")
+            self.assertIn("far memory is lost: no memory node", process.output())
+
     def test_a_node_started_again_is_another_one(self):
         node, place = self.node(self.host, size="8M")
         client = self.probe([place], 8, 1, "churn")

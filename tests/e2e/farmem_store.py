@@ -203,8 +203,8 @@ class NodeFaults(WithNodes):
                 self.finish(alone, first)
             else:
                 self.assertEqual(alone.wait(LOST_SECONDS), PAGE_LOST, alone.output())
-                self.assertTrue(copied.wait_for(f"memory node {one} is gone", LOST_SECONDS),
-                                copied.output())
+                said = f"memory node {one} is gone: it does not answer, transport retry counter"
+                self.assertTrue(copied.wait_for(said, LOST_SECONDS), copied.output())
             self.finish(copied, second)
         finally:
             first.signal(signal.SIGCONT)
