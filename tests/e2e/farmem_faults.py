@@ -62,13 +62,20 @@ class FarCase(unittest.TestCase):
         testing.need_root("page faults of system calls, network namespaces")
 
     def node(self, host, port=None, size="64M", options=()):
-        """A memory node, and where it is."""
+        """A memory node, and where it is.
+
+        A port whose owner was killed is free when the daemon has noticed, so it is tried again.
+        """
         port = port or testing.fresh_port()
-        process = host.spawn([NODE, "--size", size, "--slab", "1M", "--bind", host.address,
-                              "--port", port, "--directory", "none", *options])
-        self.addCleanup(process.stop)
-        self.assertTrue(process.wait_for("serving", PATIENCE), process.output())
-        return process, f"{host.address}:{port}"
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            process = host.spawn([NODE, "--size", size, "--slab", "1M", "--bind", host.address,
+                                  "--port", port, "--directory", "none", *options])
+            self.addCleanup(process.stop)
+            if process.wait_for("serving", PATIENCE):
+                return process, f"{host.address}:{port}"
+            if "in use" not in process.output() or time.monotonic() > give_up:
+                self.fail(process.output())
 
     def far(self, host, argv, *options, local=LOCAL, far="48M"):
         prefix = host.namespace.prefix if host.namespace else []
