@@ -9,6 +9,10 @@
 // All functions may be called from any thread, not from signal handlers. Those that return int
 // return 0, or an errno value; isthmus_far_message() then says in this thread what went wrong.
 // When a page is lost, because no node that has it can be reached, the process ends with a message.
+//
+// A child of fork() has copies of all regions, as of all memory, with the same local_bytes again.
+// What differs between the two needs room in far_bytes: if there is none, the process that writes
+// ends with a message.
 #pragma once
 
 #include <stddef.h>

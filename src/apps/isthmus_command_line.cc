@@ -90,6 +90,12 @@ void add_run_memory(CLI::App& command, Parser& p) {
                   "What is fetched together with a page that is needed; default adaptive")
       ->check(CLI::IsMember({"none", "next", "adaptive"}));
   command
+      .add_option("--faults", p.run.faults,
+                  "Who serves page faults: the thread itself (signal), which catches all system "
+                  "calls and works for any user, or a thread beside it (message), for root; "
+                  "default: message where allowed")
+      ->check(CLI::IsMember({"auto", "signal", "message"}));
+  command
       .add_option("--report", p.run.report_file,
                   "Write a page there at the end: fault times, network, prefetching")
       ->type_name("FILE.html")

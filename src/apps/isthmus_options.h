@@ -44,6 +44,7 @@ struct RunOptions {
   std::uint32_t replicas = 1;
   bool encrypt = false;
   std::string prefetch;  // Empty: adaptive.
+  std::string faults;    // Empty: auto.
   std::string report_file;  // Empty: no report.
 };
 

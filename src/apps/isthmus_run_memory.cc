@@ -48,10 +48,11 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 Result<RunMemory> check_run_memory(const RunOptions& options, std::uint64_t present_bytes) {
   RunMemory memory;
   if (options.far_memory.empty() && options.local_memory.empty()) {
-    if (!options.memory_nodes.empty() || options.replicas != 1 || !options.prefetch.empty()) {
+    if (!options.memory_nodes.empty() || options.replicas != 1 || !options.prefetch.empty() ||
+        !options.faults.empty()) {
       return fail(ErrorCode::kInvalid,
-                  "--memory-node, --replicas and --prefetch are for far memory; add --local-memory "
-                  "and --far-memory");
+                  "--memory-node, --replicas, --prefetch and --faults are for far memory; add "
+                  "--local-memory and --far-memory");
     }
     return memory;
   }
@@ -100,7 +101,8 @@ Result<os::EnvironmentChanges> memory_environment(const RunMemory& memory,
       {"ISTHMUS_MEMORY_NODES", nodes},
       {"ISTHMUS_MEMORY_REPLICAS", std::to_string(options.replicas)},
       {"ISTHMUS_MEMORY_ENCRYPT", options.encrypt ? "1" : "0"},
-      {"ISTHMUS_PREFETCH", options.prefetch.empty() ? "adaptive" : options.prefetch}};
+      {"ISTHMUS_PREFETCH", options.prefetch.empty() ? "adaptive" : options.prefetch},
+      {"ISTHMUS_FAULTS", options.faults.empty() ? "auto" : options.faults}};
 }
 
 }  // namespace isthmus::apps

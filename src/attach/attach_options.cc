@@ -1,9 +1,11 @@
 #include "attach/attach_options.h"
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 
 #include "attach/socket_path.h"
+#include "base/log.h"
 #include "os/poll.h"
 #include "os/process.h"
 #include "os/unix_socket.h"
@@ -15,6 +17,20 @@ std::string variable(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
 }
+
+AttachOptions read_environment() {
+  return {.socket_path = default_socket_path(),
+          .label = variable("ISTHMUS_LABEL"),
+          .channel = variable("ISTHMUS_CHANNEL") == "roce" ? ChannelWish::kRoce
+                                                           : ChannelWish::kAuto,
+          .program = os::program_name()};
+}
+
+struct Remembered {
+  std::int32_t process_id;
+  AttachOptions options;
+};
+constinit std::atomic<const Remembered*> remembered{nullptr};
 
 Result<os::Fd> open_welcomed(ConnectionKind kind, const AttachOptions& options) {
   os::Fd socket = ISTHMUS_TRY(connect_to_daemon(options.socket_path));
@@ -29,18 +45,23 @@ Result<os::Fd> open_welcomed(ConnectionKind kind, const AttachOptions& options) 
 }  // namespace
 
 AttachOptions AttachOptions::from_environment() {
-  return {.socket_path = default_socket_path(),
-          .label = variable("ISTHMUS_LABEL"),
-          .channel = variable("ISTHMUS_CHANNEL") == "roce" ? ChannelWish::kRoce
-                                                           : ChannelWish::kAuto};
+  const std::int32_t self = os::process_id();
+  const Remembered* const last = remembered;
+  if (last != nullptr && last->process_id != self) return last->options;
+  static_cast<void>(log_level());  // A variable too.
+  AttachOptions options = read_environment();
+  // Never deleted: another thread may be reading the one from before. They are few.
+  if (last == nullptr || !(last->options == options)) remembered = new Remembered{self, options};
+  return options;
 }
 
 Hello hello_of(ConnectionKind kind, const AttachOptions& options) {
+  const std::string program = options.program.empty() ? os::program_name() : options.program;
   return Hello{.kind = kind,
                .channel = options.channel,
                .process_id = os::process_id(),
                .label = text_of<sizeof(Hello::label)>(options.label),
-               .program = text_of<sizeof(Hello::program)>(os::program_name())};
+               .program = text_of<sizeof(Hello::program)>(program)};
 }
 
 Result<os::Fd> connect_to_daemon(const std::string& socket_path) {

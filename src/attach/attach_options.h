@@ -19,9 +19,14 @@ struct AttachOptions {
   std::string socket_path;
   std::string label;  // Of the instance; empty: the daemon's own.
   ChannelWish channel = ChannelWish::kAuto;
+  std::string program;  // Its name; empty: to be asked for.
 
   // ISTHMUS_SOCKET or the usual place, ISTHMUS_LABEL, ISTHMUS_CHANNEL ("auto" or "roce").
+  // In a child of fork(): what its parent found, because the environment, and the program's name
+  // too, can be in memory that is far, and this may be needed to reach it.
   static AttachOptions from_environment();
+
+  friend bool operator==(const AttachOptions&, const AttachOptions&) = default;
 };
 
 // With label, channel, program and process id filled in.

@@ -45,8 +45,13 @@ std::unexpected<Error> fail(ErrorCode code, const char* format, ...) {
   return std::unexpected(Error{code, text});
 }
 
+const char* errno_text(int error_number) {
+  const char* const text = strerrordesc_np(error_number);
+  return text != nullptr ? text : "unknown error";
+}
+
 std::unexpected<Error> fail_errno(int error_number, const std::string& what) {
-  return std::unexpected(Error{code_of(error_number), what + ": " + strerror(error_number)});
+  return std::unexpected(Error{code_of(error_number), what + ": " + errno_text(error_number)});
 }
 
 }  // namespace isthmus

@@ -39,6 +39,10 @@ struct Error {
 // Formats like printf.
 [[gnu::format(printf, 2, 3)]] std::unexpected<Error> fail(ErrorCode code, const char* format, ...);
 
+// In English whatever the environment says: it is not even read, for it can be in memory that is
+// far, and whoever brings that memory has errors too.
+const char* errno_text(int error_number);
+
 // The error of a system call: `what` was tried, `error_number` is the errno it left.
 std::unexpected<Error> fail_errno(int error_number, const std::string& what);
 

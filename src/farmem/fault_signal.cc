@@ -11,6 +11,8 @@ namespace {
 
 std::array<std::atomic<Pager*>, kMostSignalPagers> the_pagers;
 
+constinit AroundServing around_serving;
+
 // A fault of the handler itself would come here again: its own memory is never far, so that is
 // our mistake, and a lock that waits for itself would hide it.
 thread_local bool serving [[gnu::tls_model("initial-exec")]] = false;
@@ -21,9 +23,11 @@ os::BusVerdict on_fault(std::uint64_t address, os::BusAccess access) {
     if (pager == nullptr || !pager->contains(address)) continue;
     if (serving) os::end_process("the far-memory runtime touched far memory itself");
     serving = true;
+    if (around_serving.enter != nullptr) around_serving.enter();
     const ServeVerdict verdict = pager->serve(
         address,
         access == os::BusAccess::kWrite ? os::UffdAccess::kWrite : os::UffdAccess::kRead);
+    if (around_serving.leave != nullptr) around_serving.leave();
     serving = false;
     if (verdict != ServeVerdict::kServed) os::end_process(last_words(verdict));
     return os::BusVerdict::kResolved;
@@ -42,16 +46,19 @@ const char* last_words(ServeVerdict verdict) {
       return "no local memory is left for a far page: the limit is taken up by pinned pages, or "
              "the kernel has none; raise --local-memory";
     case ServeVerdict::kOrphan:
-      return "a child of fork() needs a page that its parent had moved to a memory node; children "
-             "have only what was here: run the program with more --local-memory, or have the "
-             "child call exec() first";
+      return "a child of fork() needs a page that is on a memory node, and could not connect to "
+             "it; the warnings above say why";
+    case ServeVerdict::kCrowded:
+      return "far memory is too small for a program and its children of fork(): each page that "
+             "differs between them needs room of its own; raise --far-memory";
     case ServeVerdict::kForeign:
     case ServeVerdict::kServed: break;
   }
   return "a far page was unmapped while it was being fetched";
 }
 
-Result<std::unique_ptr<FaultSignal>> FaultSignal::start(Pager& pager) {
+Result<std::unique_ptr<FaultSignal>> FaultSignal::start(Pager& pager, AroundServing around) {
+  if (around.enter != nullptr) around_serving = around;
   ISTHMUS_TRY_VOID(os::catch_bus_errors(on_fault));
   for (std::size_t place = 0; place < the_pagers.size(); ++place) {
     Pager* free = nullptr;

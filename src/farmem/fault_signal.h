@@ -17,11 +17,17 @@ namespace isthmus::farmem {
 
 constexpr std::size_t kMostSignalPagers = 16;
 
+// What is to be called before and after a fault is served, in the handler; nullptr: nothing.
+struct AroundServing {
+  void (*enter)() = nullptr;
+  void (*leave)() = nullptr;
+};
+
 // From here to its end, touches of the pager's region are served.
 class FaultSignal {
  public:
   // kNoMemory: kMostSignalPagers are there already.
-  static Result<std::unique_ptr<FaultSignal>> start(Pager& pager);
+  static Result<std::unique_ptr<FaultSignal>> start(Pager& pager, AroundServing around = {});
   ~FaultSignal();
   FaultSignal(const FaultSignal&) = delete;
   FaultSignal& operator=(const FaultSignal&) = delete;

@@ -80,8 +80,14 @@ class ModelChannel : public StoreChannel {
 
 Result<std::unique_ptr<ModelStore>> ModelStore::create(ModelStoreOptions options) {
   auto memory =
-      ISTHMUS_TRY(os::AnonymousMemory::create(options.slot_count * os::kPageBytes));
+      ISTHMUS_TRY(os::AnonymousMemory::create_shared(options.slot_count * os::kPageBytes));
   return std::unique_ptr<ModelStore>(new ModelStore(options, std::move(memory)));
+}
+
+Result<std::unique_ptr<Store>> ModelStore::join_in_child() {
+  std::unique_ptr<ModelStore> joined{new ModelStore(options_, memory_)};
+  joined->lost_ = lost_;
+  return joined;
 }
 
 Result<std::unique_ptr<StoreChannel>> ModelStore::open_channel(std::uint32_t frames) {

@@ -1,4 +1,4 @@
-// ModelStore: a store in this process's own memory, a model of the real one for tests and for
+// ModelStore: a store in memory of this machine, a model of the real one for tests and for
 // measuring the pager alone. It can be slow, and it can fail.
 //
 // Threading: as Store; the settings before the transfers they are for.
@@ -25,6 +25,7 @@ class ModelStore : public Store {
   std::uint32_t slot_count() const override { return options_.slot_count; }
   std::uint32_t slots_of_slab() const override { return options_.slots_of_slab; }
   Result<std::unique_ptr<StoreChannel>> open_channel(std::uint32_t frames) override;
+  Result<std::unique_ptr<Store>> join_in_child() override;
 
   // From now on every transfer is lost.
   void lose_everything() { lost_ = true; }
@@ -33,11 +34,11 @@ class ModelStore : public Store {
   std::byte* slot(std::uint32_t index) const { return memory_->data() + std::size_t{index} * 4096; }
 
  private:
-  ModelStore(ModelStoreOptions options, std::unique_ptr<os::AnonymousMemory> memory)
+  ModelStore(ModelStoreOptions options, std::shared_ptr<os::AnonymousMemory> memory)
       : options_(options), memory_(std::move(memory)) {}
 
   ModelStoreOptions options_;
-  std::unique_ptr<os::AnonymousMemory> memory_;
+  std::shared_ptr<os::AnonymousMemory> memory_;  // Of children of fork() too.
   bool lost_ = false;
 };
 

@@ -17,7 +17,7 @@ const char* to_string(PageState state) {
 }
 
 Result<std::unique_ptr<PageTable>> PageTable::create(std::uint32_t page_count) {
-  constexpr std::size_t kBytesOfPage = 2 * sizeof(std::uint32_t) + 3;
+  constexpr std::size_t kBytesOfPage = sizeof(std::uint32_t) + 3;
   auto memory = ISTHMUS_TRY(os::AnonymousMemory::create(page_count * kBytesOfPage));
   return std::unique_ptr<PageTable>(new PageTable(page_count, std::move(memory)));
 }

@@ -1,6 +1,6 @@
-// PageTable: where each page of a region is, and which slot of the store is its own.
+// PageTable: where each page of a region is. Which slot of the store it has: slot_pool.h.
 //
-// The tables are memory straight from the kernel, never the program's heap, which may be far: 11
+// The tables are memory straight from the kernel, never the program's heap, which may be far: 7
 // bytes a page, taken when the page is first touched.
 //
 // Threading: under the pager's lock; state() may be read by anyone, for looking only.
@@ -18,7 +18,6 @@ namespace isthmus::farmem {
 
 // Counted from the start of the region.
 using PageIndex = std::uint32_t;
-using SlotIndex = std::uint32_t;
 
 enum class PageState : std::uint8_t {
   kEmpty,   // Never touched, or discarded: zeros, and nowhere.
@@ -32,8 +31,6 @@ const char* to_string(PageState state);
 
 class PageTable {
  public:
-  static constexpr SlotIndex kNoSlot = ~SlotIndex{0};
-
   static Result<std::unique_ptr<PageTable>> create(std::uint32_t page_count);
 
   std::uint32_t page_count() const { return page_count_; }
@@ -47,10 +44,6 @@ class PageTable {
 
   // One byte a page, for whoever looks from another process.
   std::uint64_t states_address() const { return reinterpret_cast<std::uint64_t>(states()); }
-
-  // Stored as slot + 1, so that untouched memory says kNoSlot.
-  SlotIndex slot(PageIndex page) const { return slots()[page] - 1; }
-  void set_slot(PageIndex page, SlotIndex slot) { slots()[page] = slot + 1; }
 
   // The staging frame of a page that is kStaged; counted over all channels.
   std::uint32_t frame(PageIndex page) const { return frames()[page]; }
@@ -68,8 +61,7 @@ class PageTable {
       : page_count_(page_count), memory_(std::move(memory)) {}
 
   // SAFETY: the memory is zeroed, page aligned, and sized for these arrays in create().
-  std::uint32_t* slots() const { return reinterpret_cast<std::uint32_t*>(memory_->data()); }
-  std::uint32_t* frames() const { return slots() + page_count_; }
+  std::uint32_t* frames() const { return reinterpret_cast<std::uint32_t*>(memory_->data()); }
   std::atomic<std::uint8_t>* states() const {
     return reinterpret_cast<std::atomic<std::uint8_t>*>(frames() + page_count_);
   }

@@ -7,19 +7,13 @@
 
 namespace isthmus::farmem {
 
-const char* to_string(FaultDelivery delivery) {
-  switch (delivery) {
-    case FaultDelivery::kSignal: return "signal";
-    case FaultDelivery::kMessage: return "message";
-  }
-  return "unknown";
-}
-
 struct Pager::Parts {
   std::unique_ptr<os::AnonymousMemory> memory;
   std::unique_ptr<os::Userfault> userfault;
+  Store* store;
   std::unique_ptr<StoreChannel> channel;
   std::unique_ptr<PageTable> table;
+  std::unique_ptr<SlotPool> slots;
   std::unique_ptr<Frames> frames;
   std::unique_ptr<Replacement> replacement;
   std::unique_ptr<os::AnonymousMemory> zeros;
@@ -27,12 +21,6 @@ struct Pager::Parts {
 };
 
 namespace {
-
-os::UffdOptions userfault_options(FaultDelivery delivery) {
-  return {.required = os::kUffdWp | (delivery == FaultDelivery::kSignal ? os::kUffdSigbus
-                                                                         : os::kUffdThreadId),
-          .optional = os::kUffdMove};
-}
 
 Result<void> check(const Store& store, const PagerOptions& options) {
   if (options.region_bytes == 0 || options.region_bytes % os::kPageBytes != 0) {
@@ -58,13 +46,16 @@ Result<void> check(const Store& store, const PagerOptions& options) {
 Result<std::unique_ptr<Pager>> Pager::create(Store& store, PagerOptions options) {
   ISTHMUS_TRY_VOID(check(store, options));
   Parts parts;
-  parts.userfault = ISTHMUS_TRY(os::Userfault::open(userfault_options(options.delivery)));
+  parts.userfault = ISTHMUS_TRY(open_userfault(options.delivery));
   parts.memory = ISTHMUS_TRY(os::AnonymousMemory::create(options.region_bytes));
   const auto page_count = static_cast<std::uint32_t>(options.region_bytes / os::kPageBytes);
   const auto local_pages = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(options.local_bytes / os::kPageBytes, page_count + kStagingFrames));
+  parts.store = &store;
   parts.channel = ISTHMUS_TRY(store.open_channel(kStagingFrames));
   parts.table = ISTHMUS_TRY(PageTable::create(page_count));
+  parts.slots = ISTHMUS_TRY(
+      SlotPool::create({.page_count = page_count, .slot_count = store.slot_count()}));
   parts.frames = ISTHMUS_TRY(Frames::create(parts.channel->staging()));
   parts.replacement = ISTHMUS_TRY(Replacement::create(page_count, local_pages));
   parts.zeros = ISTHMUS_TRY(os::AnonymousMemory::create(os::kPageBytes));
@@ -73,7 +64,8 @@ Result<std::unique_ptr<Pager>> Pager::create(Store& store, PagerOptions options)
   auto pager = std::unique_ptr<Pager>(new Pager(options, std::move(parts)));
   pager->most_here_ = local_pages - kStagingFrames;
   pager->stats_.local_limit_pages = local_pages;
-  ISTHMUS_TRY_VOID(pager->register_ranges());
+  ISTHMUS_TRY_VOID(pager->register_leaving_frames());
+  ISTHMUS_TRY_VOID(pager->register_region());
   return pager;
 }
 
@@ -83,8 +75,10 @@ Pager::Pager(PagerOptions options, Parts parts)
       region_{reinterpret_cast<std::uint64_t>(parts.memory->data()), parts.memory->size()},
       memory_(std::move(parts.memory)),
       userfault_(std::move(parts.userfault)),
+      store_(parts.store),
       channel_(std::move(parts.channel)),
       table_(std::move(parts.table)),
+      slots_(std::move(parts.slots)),
       frames_(std::move(parts.frames)),
       replacement_(std::move(parts.replacement)),
       zeros_(std::move(parts.zeros)),
@@ -92,21 +86,31 @@ Pager::Pager(PagerOptions options, Parts parts)
       moves_pages_(userfault_->has(os::kUffdMove) && channel_->staging_may_be_remapped()),
       prefetcher_(options.prefetch) {}
 
-Result<void> Pager::register_ranges() {
-  // What pages are moved to must be ours too. Nothing of it is touched before a page is there.
-  if (moves_pages_) {
-    const auto leaving = frames_->leaving_bytes();
-    // SAFETY: an address for the kernel.
-    const os::AddressRange range{reinterpret_cast<std::uint64_t>(leaving.data()), leaving.size()};
-    drop_.drop(std::span(&range, 1));
-    ISTHMUS_TRY_VOID(userfault_->register_range(range, os::kUffdRegisterMissing));
-  }
+Result<void> Pager::register_region() {
   return userfault_->register_range(region_, os::kUffdRegisterMissing | os::kUffdRegisterWp);
 }
 
+// What pages are moved to must be ours too. Nothing of it is touched before a page is there.
+Result<void> Pager::register_leaving_frames() {
+  if (!moves_pages_) return {};
+  const auto leaving = frames_->leaving_bytes();
+  // SAFETY: an address for the kernel.
+  const os::AddressRange range{reinterpret_cast<std::uint64_t>(leaving.data()), leaving.size()};
+  drop_.drop(std::span(&range, 1));
+  return userfault_->register_range(range, os::kUffdRegisterMissing);
+}
+
+Result<std::unique_ptr<os::Userfault>> Pager::open_userfault(FaultDelivery delivery) {
+  return os::Userfault::open(
+      {.required = os::kUffdWp |
+                   (delivery == FaultDelivery::kSignal ? os::kUffdSigbus : os::kUffdThreadId),
+       .optional = os::kUffdMove});
+}
+
 Pager::~Pager() {
-  before_fork();  // Nothing may be under way when the staging frames go.
-  after_fork_in_parent();
+  const os::SignalBlock block;
+  const Guard guard(lock_);
+  while (under_way_ > 0) poll();  // Nothing may be when the staging frames go.
 }
 
 ServeVerdict Pager::serve(std::uint64_t address, os::UffdAccess access) {
@@ -146,6 +150,8 @@ void Pager::discard(os::AddressRange range) {
       case PageState::kLost: --stats_.pages_remote; break;
     }
     table_->set_state(page, PageState::kEmpty);
+    // One of our own is kept: what is under way may still be on its way there.
+    if (slots_->has_shared(page)) slots_->drop(page);
   }
   if (any_here) drop_.drop(std::span(&range, 1));
 }
@@ -218,34 +224,6 @@ void Pager::prefetch(os::AddressRange range) {
     page += started;
     budget -= started;
   }
-}
-
-void Pager::before_fork() {
-  fork_block_.emplace();
-  lock_.lock();
-  while (under_way_ > 0) poll();
-}
-
-void Pager::after_fork_in_parent() {
-  lock_.unlock();
-  fork_block_.reset();
-}
-
-Result<void> Pager::after_fork_in_child() {
-  // The parent's connections are the parent's: to end them here would end them there.
-  static_cast<void>(channel_.release());
-  static_cast<void>(userfault_.release());
-  userfault_ = ISTHMUS_TRY(os::Userfault::open(userfault_options(options_.delivery)));
-  drop_ = os::PageDrop{};
-  // Write protection did not come along, so nothing is known to be clean.
-  for (PageIndex page = 0; page < page_count(); ++page) {
-    if (table_->state(page) == PageState::kClean) table_->set_state(page, PageState::kDirty);
-  }
-  ISTHMUS_TRY_VOID(userfault_->register_range(
-      region_, os::kUffdRegisterMissing | os::kUffdRegisterWp));
-  lock_.unlock();
-  fork_block_.reset();
-  return {};
 }
 
 PagerStats Pager::stats() const {

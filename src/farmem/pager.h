@@ -8,6 +8,10 @@
 // are written to their slots from there. A page is clean while write protected: its first write is
 // a fault.
 //
+// After fork() the child is served like its parent, over a channel of its own, which it opens when
+// it first needs the store: whoever calls exec() soon never does. Until then what was in the
+// parent's staging frames is found there. Which slots are whose: slot_pool.h.
+//
 // Invariants: pages here and staging frames together never exceed local_bytes. A page is in exactly
 // one PageState; its bytes are those last seen by the program in every state. Nothing is read from
 // a slot before the write to it has completed. serve() returns with the page here, unless another
@@ -28,10 +32,12 @@
 #include <span>
 
 #include "base/result.h"
+#include "farmem/fault_delivery.h"
 #include "farmem/frames.h"
 #include "farmem/page_table.h"
 #include "farmem/prefetch.h"
 #include "farmem/replacement.h"
+#include "farmem/slot_pool.h"
 #include "farmem/stats.h"
 #include "farmem/store.h"
 #include "farmem/write_forecast.h"
@@ -42,13 +48,6 @@
 #include "os/userfault.h"
 
 namespace isthmus::farmem {
-
-// Who gets the faults.
-enum class FaultDelivery : std::uint8_t {
-  kSignal,   // SIGBUS in the thread that faults (fault_signal.h). System calls see EFAULT.
-  kMessage,  // A thread of ours reads messages (fault_messages.h). System calls wait like loads.
-};
-const char* to_string(FaultDelivery delivery);
 
 constexpr std::uint32_t kStagingFrames = 256;
 constexpr std::uint32_t kEvictionBatch = 64;  // Past it, dropping pages is cheap enough anyway.
@@ -70,7 +69,8 @@ enum class ServeVerdict : std::uint8_t {
   kForeign,  // Not an address of the region.
   kLost,     // The page's contents cannot be reached any more.
   kFull,     // Everything here is pinned, or the kernel has no memory.
-  kOrphan,   // The page is in the store, and this is a child of fork(), which has none.
+  kCrowded,  // No slot is free for a page that differs from what other members of a fork have.
+  kOrphan,   // The page is in the store, which this child of fork() could not join.
 };
 
 class Pager {
@@ -105,10 +105,16 @@ class Pager {
   // Around fork(): between them the pager stands still and nothing is under way.
   void before_fork();
   void after_fork_in_parent();
-  // The child keeps what is here and in staging frames, has zeros where nothing was, and no limit;
-  // it has no store, so that pages that are there cannot be reached (kOrphan). Before the child
-  // touches any far page. Whoever delivers faults starts anew in the child.
+  // Before the child touches any far page, and after its verbs libraries have let go of what is the
+  // parent's. Whoever delivers faults starts anew in the child.
   Result<void> after_fork_in_child();
+  // In a child, if it has not joined the store yet: it does so now. Not later than join_by_ns() of
+  // os::now_ns(), for the store may forget it then; ~0: whenever it likes.
+  void join_store();
+  std::uint64_t join_by_ns() const { return join_by_ns_; }
+  // This process is about to end. Its memory stays what it is; but if it is the last of a family,
+  // the store waits for no others.
+  void note_end();
 
   PagerStats stats() const;
   // For whoever looks from another process.
@@ -119,7 +125,9 @@ class Pager {
  private:
   struct Parts;
   Pager(PagerOptions options, Parts parts);
-  Result<void> register_ranges();
+  static Result<std::unique_ptr<os::Userfault>> open_userfault(FaultDelivery delivery);
+  Result<void> register_region();
+  Result<void> register_leaving_frames();
 
   using Guard = std::unique_lock<std::mutex>;
 
@@ -150,6 +158,13 @@ class Pager {
   void came_here(PageIndex page, PageState state);
   ServeVerdict no_room() const;
 
+  // pager_fork.cc
+  void drop_idle_slots();
+  void protect_clean_pages();
+  bool join_locked();
+  Result<void> join();
+  void leave_parents_frames();
+
   // pager_evict.cc
   bool make_room(std::uint32_t wanted);
   bool evict_batch();
@@ -158,6 +173,8 @@ class Pager {
   std::uint32_t stage_stuck(PageIndex page, std::uint32_t frame);
   bool copy_out(PageIndex page, std::uint32_t frame);
   void leaves(PageIndex page, std::uint32_t frame);
+  bool has_own_slot(PageIndex page);
+  void stays(PageIndex page);
   void take_leaving(Frames::Run run);
   void write_staged(std::span<const PageIndex> victims);
   void drop_later(PageIndex page);
@@ -173,8 +190,11 @@ class Pager {
   os::AddressRange region_;
   std::unique_ptr<os::AnonymousMemory> memory_;  // The region.
   std::unique_ptr<os::Userfault> userfault_;
-  std::unique_ptr<StoreChannel> channel_;  // None in a child of fork().
+  Store* store_;
+  std::unique_ptr<Store> joined_;          // In a child of fork(): then it is store_.
+  std::unique_ptr<StoreChannel> channel_;  // None in a child of fork() that has not joined.
   std::unique_ptr<PageTable> table_;
+  std::unique_ptr<SlotPool> slots_;
   std::unique_ptr<Frames> frames_;
   std::unique_ptr<Replacement> replacement_;
   std::unique_ptr<os::AnonymousMemory> zeros_;
@@ -182,6 +202,8 @@ class Pager {
   std::uint32_t slots_of_slab_;
   std::uint32_t most_here_;  // Pages.
   bool moves_pages_;         // To leaving frames, instead of copying them.
+  bool may_join_ = false;    // In a child: it has not tried.
+  std::atomic<std::uint64_t> join_by_ns_{Store::kNoHurry};
 
   mutable std::mutex lock_;
   Prefetcher prefetcher_;
@@ -191,6 +213,8 @@ class Pager {
   std::uint32_t under_way_ = 0;   // Transfers.
   std::uint32_t idle_polls_ = 0;
   bool lost_ = false;             // A page could not be written anywhere.
+  bool crowded_ = false;          // A page found no slot since make_room() began.
+  bool looked_for_slots_ = false;  // Since this batch began.
   std::optional<os::SignalBlock> fork_block_;
 
   // Of evict_batch(), which may run on a small stack.

@@ -24,9 +24,10 @@ bool is_zero(const std::byte* page) {
 }  // namespace
 
 bool Pager::make_room(std::uint32_t wanted) {
-  if (channel_ == nullptr) return true;  // A child of fork(): there is nowhere to evict to.
   std::uint32_t vain = 0;  // Batches of which the kernel let nothing go.
+  crowded_ = false;
   while (stats_.pages_local + wanted > most_here_) {
+    if (!join_locked()) return true;  // There is nowhere to evict to.
     const std::uint64_t before = stats_.pages_local;
     if (lost_ || !evict_batch()) return false;
     vain = stats_.pages_local < before ? 0 : vain + 1;
@@ -41,6 +42,7 @@ bool Pager::evict_batch() {
   const auto victims = std::span(victims_).first(count);
   std::ranges::sort(victims);
   dropped_count_ = 0;
+  looked_for_slots_ = false;
   for (std::size_t index = 0; index < count;) {
     if (table_->state(victims[index]) == PageState::kDirty) {
       index += stage_dirty(victims.subspan(index));
@@ -67,12 +69,35 @@ void Pager::drop_later(PageIndex index) {
   }
 }
 
+// A slot that other members of a fork read must not change. When none is free: those of our own
+// that are not needed, then those of members that have ended.
+bool Pager::has_own_slot(PageIndex index) {
+  if (slots_->make_own(index)) return true;
+  if (looked_for_slots_) return false;
+  looked_for_slots_ = true;
+  drop_idle_slots();
+  slots_->forget_dead_members();
+  return slots_->make_own(index);
+}
+
+// A victim that cannot leave now.
+void Pager::stays(PageIndex index) {
+  replacement_->insert_used(index);
+  ++stats_.pages_local;  // It was counted among those that go.
+}
+
 // Takes dirty pages that are neighbours, from the front, to leaving frames. Returns how many.
 std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   const PageIndex first = victims.front();
+  if (!has_own_slot(first)) {
+    crowded_ = true;
+    stays(first);
+    return 1;
+  }
   std::uint32_t wanted = 1;
   while (wanted < victims.size() && victims[wanted] == first + wanted &&
-         table_->state(first + wanted) == PageState::kDirty) {
+         table_->state(first + wanted) == PageState::kDirty &&
+         slots_->make_own(first + wanted)) {
     ++wanted;
   }
   Frames::Run run = frames_->next_for_leaving(wanted);
@@ -113,8 +138,7 @@ std::uint32_t Pager::stage_stuck(PageIndex index, std::uint32_t frame) {
   } else if (os::populate_for_writing(page(index)) && move_out(index, {frame, 1}) == 1) {
     take_leaving({frame, 1});
   } else {
-    replacement_->insert_used(index);
-    ++stats_.pages_local;  // It was counted among those that go.
+    stays(index);
   }
   return 1;
 }
@@ -158,8 +182,6 @@ void Pager::leaves(PageIndex index, std::uint32_t frame) {
       .page = index, .state = FrameState::kLeaving, .origin = FrameOrigin::kEvicted};
   table_->set_state(index, PageState::kStaged);
   table_->set_frame(index, frame);
-  // Its own place, so that neighbours here are neighbours there.
-  if (table_->slot(index) == PageTable::kNoSlot) table_->set_slot(index, index);
   ++stats_.pages_staged;
 }
 
@@ -171,12 +193,12 @@ void Pager::write_staged(std::span<const PageIndex> victims) {
       continue;
     }
     const std::uint32_t frame = table_->frame(victims[index]);
-    const SlotIndex slot = table_->slot(victims[index]);
+    const SlotIndex slot = slots_->slot(victims[index]);
     std::uint32_t run = 1;
     while (index + run < victims.size()) {
       const PageIndex next = victims[index + run];
       if (table_->state(next) != PageState::kStaged || table_->frame(next) != frame + run ||
-          table_->slot(next) != slot + run || (slot + run) % slots_of_slab_ == 0) {
+          slots_->slot(next) != slot + run || (slot + run) % slots_of_slab_ == 0) {
         break;
       }
       ++run;

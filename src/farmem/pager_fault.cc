@@ -45,7 +45,7 @@ ServeVerdict Pager::serve_locked(Guard& guard, PageIndex page, os::UffdAccess ac
         continue;
       }
       case PageState::kRemote:
-        if (channel_ == nullptr) return ServeVerdict::kOrphan;
+        if (!join_locked()) return ServeVerdict::kOrphan;
         if (!asked) ++stats_.faults_remote;
         if (!fetch(page, asked)) {
           wait(guard);
@@ -123,7 +123,10 @@ void Pager::came_here(PageIndex page, PageState state) {
   ++stats_.pages_local;
 }
 
-ServeVerdict Pager::no_room() const { return lost_ ? ServeVerdict::kLost : ServeVerdict::kFull; }
+ServeVerdict Pager::no_room() const {
+  if (lost_) return ServeVerdict::kLost;
+  return crowded_ ? ServeVerdict::kCrowded : ServeVerdict::kFull;
+}
 
 // How many pages after this one, fetched ahead, are in the frames after its own, in this state.
 std::uint32_t Pager::ahead_after(PageIndex page, std::uint32_t frame, FrameState state) const {
@@ -249,12 +252,12 @@ bool Pager::fetch(PageIndex page, bool again) {
 // Reads up to `count` pages from this one on, as long as they are remote and neighbours in the
 // store. Returns how many; 0: no frame is free.
 std::uint32_t Pager::fetch_run(PageIndex page, std::uint32_t count) {
-  const SlotIndex slot = table_->slot(page);
+  const SlotIndex slot = slots_->slot(page);
   const std::uint32_t to_slab_end = slots_of_slab_ - slot % slots_of_slab_;
   const std::uint32_t most = std::min({count, to_slab_end, page_count() - page});
   std::uint32_t wanted = 1;
   while (wanted < most && table_->state(page + wanted) == PageState::kRemote &&
-         table_->slot(page + wanted) == slot + wanted) {
+         slots_->slot(page + wanted) == slot + wanted) {
     ++wanted;
   }
   const Frames::Run run = frames_->next_for_arrival(wanted);

@@ -5,8 +5,6 @@
 #include "farmem/pager.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -236,43 +234,6 @@ TEST_P(PagerTest, ServesThreadsAtOnce) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0u);
   expect_within_limit();
-}
-
-TEST_P(PagerTest, AChildOfForkHasWhatWasHere) {
-  for (std::uint32_t page = 0; page < kPages; ++page) word(page) = page + 1;
-  static_cast<void>(pager_->stats());  // By message, the last fault may not be quite over.
-  ASSERT_EQ(pager_->state_of(pages(kPages - 1, 1).start), PageState::kDirty);
-  ASSERT_EQ(pager_->state_of(pages(0, 1).start), PageState::kRemote);
-  pager_->discard(pages(1, 1));
-  word(2) = 3;
-  for (const bool orphan : {false, true}) {
-    pager_->before_fork();
-    const pid_t child = fork();
-    if (child == 0) {
-      if (!pager_->after_fork_in_child()) _exit(2);
-      std::unique_ptr<FaultMessages> messages;
-      if (GetParam().delivery == FaultDelivery::kMessage) {
-        auto started = FaultMessages::start(*pager_);
-        if (!started) _exit(3);
-        messages = std::move(*started);
-      }
-      word(kPages - 1) = word(kPages - 1) + 1;
-      word(2) = 5;  // Of the child alone, below.
-      const bool right = word(kPages - 1) == kPages + 1 && word(1) == 0;
-      if (orphan) word(0) = word(0) + 1;
-      _exit(right ? 0 : 4);
-    }
-    pager_->after_fork_in_parent();
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_EQ(WEXITSTATUS(status), orphan ? 125 : 0);
-    word(2) = 3;
-    for (std::uint32_t page = 3; page < kPages; ++page) ASSERT_EQ(word(page), page + 1);
-    for (std::uint32_t page = kPages - 100; page < kPages; ++page) ASSERT_EQ(word(page), page + 1);
-    word(2) = 3;
-    static_cast<void>(pager_->stats());
-    ASSERT_EQ(pager_->state_of(pages(2, 1).start), PageState::kDirty);
-  }
 }
 
 TEST_P(PagerTest, RefusesWhatCannotBe) {

@@ -42,6 +42,7 @@ void Pager::start(Direction direction, SlotRun slots, std::uint32_t frame) {
   if (direction == Direction::kIn) {
     channel_->read(slots, frames_->bytes(frame), ticket);
   } else {
+    slots_->begin_write(frame, slots);
     channel_->write(slots, frames_->bytes(frame), ticket | kOutBit);
   }
 }
@@ -68,6 +69,7 @@ void Pager::finish(StoreCompletion completion) {
   ISTHMUS_ASSERT(under_way_ > 0 && first + count <= frames_->count());
   --under_way_;
   const bool lost = completion.verdict == StoreVerdict::kLost;
+  if (out) slots_->end_write(first);
   if (lost && out) lost_ = true;
   for (std::uint32_t index = first; index < first + count; ++index) {
     Frame& frame = frames_->at(index);

@@ -63,6 +63,8 @@ class StoreChannel {
 
 class Store {
  public:
+  static constexpr std::uint64_t kNoHurry = ~std::uint64_t{0};
+
   virtual ~Store() = default;
 
   virtual std::uint32_t slot_count() const = 0;
@@ -70,6 +72,16 @@ class Store {
   virtual std::uint32_t slots_of_slab() const = 0;
   // Its staging has room for `frames` pages.
   virtual Result<std::unique_ptr<StoreChannel>> open_channel(std::uint32_t frames) = 0;
+
+  // Before fork(): a child may join, though this process be gone by then. Returns within how many
+  // nanoseconds it has to.
+  virtual std::uint64_t expect_child() { return kNoHurry; }
+  // None will any more: this process ends, and no other has these slots.
+  virtual void expect_nobody() {}
+  // In a child of fork(): the same slots, over connections of its own, which no other thread
+  // touches meanwhile. This store and its channels are the parent's: they are used no more and not
+  // destroyed, but what they have in memory stays in use.
+  virtual Result<std::unique_ptr<Store>> join_in_child() = 0;
 };
 
 }  // namespace isthmus::farmem

@@ -45,10 +45,14 @@ LowDescriptors::~LowDescriptors() {
 
 int moved_high(int descriptor) {
   if (descriptor < 0 || descriptor >= kLowDescriptors) return descriptor;
-  const int high = fcntl(descriptor, F_DUPFD_CLOEXEC, number_of_low_ones());
+  const int high = duplicate_high(descriptor);
   if (high < 0) return descriptor;
   close(descriptor);
   return high;
+}
+
+int duplicate_high(int descriptor) {
+  return fcntl(descriptor, F_DUPFD_CLOEXEC, number_of_low_ones());
 }
 
 std::vector<int> open_descriptors() {

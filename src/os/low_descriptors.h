@@ -26,6 +26,9 @@ class LowDescriptors {
 // not allowed. Closed by exec.
 int moved_high(int descriptor);
 
+// A second number of the same open file, past the low ones, closed by exec; -1: it is not open.
+int duplicate_high(int descriptor);
+
 // All that are open in this process, in order.
 std::vector<int> open_descriptors();
 

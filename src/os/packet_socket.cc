@@ -69,7 +69,7 @@ void prepare_sender(const Fd& fd) {
   const std::uint32_t mark = kOwnMark;
   if (setsockopt(fd.get(), SOL_SOCKET, SO_MARK, &mark, sizeof mark) != 0) {
     ISTHMUS_LOG(kInfo, "raw Ethernet frames do not reach other programs of this host: set their "
-                "mark: %s", strerror(errno));
+                "mark: %s", errno_text(errno));
   }
 }
 

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <string>
+
 #include "base/assert.h"
 
 namespace isthmus::os {
@@ -42,17 +44,41 @@ bool same_shared_memory(const Fd& first, const Fd& second) {
          one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
+Result<std::size_t> file_bytes(const Fd& file) {
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0) return fail_errno(errno, "look at a file");
+  return static_cast<std::size_t>(status.st_size);
+}
+
+Result<MemoryFile> open_memory_file_of(std::int32_t process_id, int descriptor) {
+  const std::string path =
+      "/proc/" + std::to_string(process_id) + "/fd/" + std::to_string(descriptor);
+  MemoryFile opened{Fd{open(path.c_str(), O_RDWR | O_CLOEXEC)}, {}, 0};
+  if (!opened.file) return fail_errno(errno, "open " + path);
+  opened.identity = ISTHMUS_TRY(file_identity(opened.file.get()));
+  opened.bytes = ISTHMUS_TRY(file_bytes(opened.file));
+  if (opened.bytes == 0) return fail(ErrorCode::kInvalid, "%s is empty", path.c_str());
+  ISTHMUS_TRY_VOID(check_shared_memory(opened.file, opened.bytes));
+  return opened;
+}
+
 Result<void> discard_shared_memory(const Fd& file, std::size_t bytes) {
-  if (fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                static_cast<off_t>(bytes)) != 0) {
+  return discard_shared_memory(file, 0, bytes);
+}
+
+Result<void> discard_shared_memory(const Fd& file, std::size_t offset, std::size_t bytes) {
+  if (fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0) {
     return fail_errno(errno, "discard shared memory");
   }
   return {};
 }
 
-Result<std::unique_ptr<Mapping>> Mapping::create(const Fd& file, std::size_t bytes) {
+Result<std::unique_ptr<Mapping>> Mapping::create(const Fd& file, std::size_t bytes,
+                                                 std::size_t offset) {
   ISTHMUS_ASSERT(bytes > 0);
-  void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(),
+                       static_cast<off_t>(offset));
   if (address == MAP_FAILED) return fail_errno(errno, "map shared memory");
   return std::unique_ptr<Mapping>(new Mapping(static_cast<std::byte*>(address), bytes));
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 
 #include "base/result.h"
 #include "os/fd.h"
+#include "os/file_identity.h"
 
 namespace isthmus::os {
 
@@ -20,13 +22,26 @@ Result<void> check_shared_memory(const Fd& file, std::size_t bytes);
 // Whether both are the same memory file.
 bool same_shared_memory(const Fd& first, const Fd& second);
 
+Result<std::size_t> file_bytes(const Fd& file);
+
+struct MemoryFile {
+  Fd file;
+  FileIdentity identity;
+  std::size_t bytes = 0;
+};
+// A memory file that another process has open under this number. kDenied: we may not reach that
+// process. kInvalid: another kind of file, or one that could shrink.
+Result<MemoryFile> open_memory_file_of(std::int32_t process_id, int descriptor);
+
 // Punches a hole: the bytes read as zero again and take no memory.
 Result<void> discard_shared_memory(const Fd& file, std::size_t bytes);
+Result<void> discard_shared_memory(const Fd& file, std::size_t offset, std::size_t bytes);
 
-// A shared, readable and writable mapping from the start of a file. The file may be closed.
+// A shared, readable and writable mapping of a file, which may be closed then.
 class Mapping {
  public:
-  static Result<std::unique_ptr<Mapping>> create(const Fd& file, std::size_t bytes);
+  static Result<std::unique_ptr<Mapping>> create(const Fd& file, std::size_t bytes,
+                                                 std::size_t offset = 0);  // Of whole pages.
   ~Mapping();
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;

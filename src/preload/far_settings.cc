@@ -62,6 +62,16 @@ Result<farmem::PrefetchPolicy> read_prefetch(std::string_view text) {
               std::string(text).c_str());
 }
 
+Result<std::optional<farmem::FaultDelivery>> read_faults(std::string_view text) {
+  using farmem::FaultDelivery;
+  if (text.empty() || text == "auto") return std::optional<FaultDelivery>{};
+  for (const auto delivery : {FaultDelivery::kSignal, FaultDelivery::kMessage}) {
+    if (text == farmem::to_string(delivery)) return std::optional(delivery);
+  }
+  return fail(ErrorCode::kInvalid, "ISTHMUS_FAULTS is '%.64s'; it takes auto, signal or message",
+              std::string(text).c_str());
+}
+
 }  // namespace
 
 Result<std::optional<FarSettings>> read_far_settings(const Environment& environment) {
@@ -80,6 +90,7 @@ Result<std::optional<FarSettings>> read_far_settings(const Environment& environm
     settings.encrypt = ISTHMUS_TRY(read_number(environment, "ISTHMUS_MEMORY_ENCRYPT", 0, 1)) == 1;
   }
   settings.prefetch = ISTHMUS_TRY(read_prefetch(value_of(environment, "ISTHMUS_PREFETCH")));
+  settings.faults = ISTHMUS_TRY(read_faults(value_of(environment, "ISTHMUS_FAULTS")));
   return std::optional(std::move(settings));
 }
 

@@ -7,6 +7,7 @@
 //     ISTHMUS_MEMORY_REPLICAS  on how many nodes each page is; default 1
 //     ISTHMUS_MEMORY_ENCRYPT   1: nodes see ciphertext only; default 0
 //     ISTHMUS_PREFETCH         none, next or adaptive, the default
+//     ISTHMUS_FAULTS           auto, the default, signal or message: who serves page faults
 //
 // A program that such a program starts has the same settings, and memory and limits of its own.
 #pragma once
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "farmem/fault_delivery.h"
 #include "farmem/prefetch.h"
 
 namespace isthmus::preload {
@@ -32,6 +34,7 @@ struct FarSettings {
   std::uint32_t replicas = 1;
   farmem::PrefetchPolicy prefetch = farmem::PrefetchPolicy::kAdaptive;
   bool encrypt = false;
+  std::optional<farmem::FaultDelivery> faults;  // Nothing: whichever fits.
 };
 
 // The value of a variable, or nullptr.

@@ -36,7 +36,9 @@ KeyValues values_of(const ProtectionDomain& pd, const MemorySpec& spec) {
           .length = spec.length,
           // SAFETY: an address the program handed over, kept as a number.
           .host_address = reinterpret_cast<std::uint64_t>(spec.address),
-          .flags = spec.access & IBV_ACCESS_ON_DEMAND ? std::uint32_t{kKeyIsOnDemand} : 0};
+          .flags = spec.access & IBV_ACCESS_ON_DEMAND ? std::uint32_t{kKeyIsOnDemand} : 0,
+          .shared_file = spec.shared_file,
+          .shared_offset = spec.shared_offset};
 }
 
 std::uint32_t next_qpn(EngineState& state, std::uint32_t index) {

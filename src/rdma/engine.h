@@ -77,6 +77,9 @@ struct MemorySpec {
   std::size_t length = 0;
   std::uint64_t iova = 0;
   unsigned access = 0;  // ibv_access_flags
+  // Where the memory is one of a file that neighbours may map: as in KeySlot.
+  std::uint32_t shared_file = 0;
+  std::uint64_t shared_offset = 0;
 };
 
 struct QueuePairSpec {

@@ -35,6 +35,8 @@ void store_values(KeySlot& slot, const KeyValues& values) {
   slot.host_address.store(values.host_address, kRelease);
   slot.pd.store(values.pd, kRelease);
   slot.flags.store(values.flags, kRelease);
+  slot.shared_file.store(values.shared_file, kRelease);
+  slot.shared_offset.store(values.shared_offset, kRelease);
 }
 
 void store_binding(KeySlot& slot, std::uint32_t bound_qpn, std::uint32_t region_key) {
@@ -52,7 +54,10 @@ bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values
                      .iova = slot.iova.load(kAcquire),
                      .length = slot.length.load(kAcquire),
                      .host_address = slot.host_address.load(kAcquire),
-                     .flags = slot.flags.load(kAcquire)};
+                     .flags = slot.flags.load(kAcquire),
+                     .shared_file = slot.shared_file.load(kAcquire),
+                     .shared_offset = slot.shared_offset.load(kAcquire),
+                     .changes = changes};
   const std::uint32_t bound_qpn = slot.bound_qpn.load(kAcquire);
   const std::uint32_t region_key = slot.region_key.load(kAcquire);
   if (slot.changes.load(std::memory_order_relaxed) != changes) return false;
@@ -63,6 +68,7 @@ bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values
   if (values.flags & kKeyIsNull) return true;
   if (!contains(values, request.address, request.length)) return false;
   values.host_address += request.address - values.iova;
+  values.shared_offset += request.address - values.iova;
   return true;
 }
 

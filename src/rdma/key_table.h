@@ -37,6 +37,9 @@ struct KeyValues {
   std::uint64_t length = 0;
   std::uint64_t host_address = 0;
   std::uint32_t flags = 0;
+  std::uint32_t shared_file = 0;
+  std::uint64_t shared_offset = 0;
+  std::uint32_t changes = 0;  // Of check_key() alone: how often the slot was another key's.
 };
 
 // Who asks, and for what.
@@ -50,7 +53,7 @@ struct KeyRequest {
 };
 
 // Checks a slot of any window, also a neighbour's, whose owner may change it meanwhile. On success
-// the address in the owner's space and the flags are in `values`.
+// the address in the owner's space, that in the memory file and the flags are in `values`.
 bool check_key(const KeySlot& slot, const KeyRequest& request, KeyValues& values);
 
 class KeyTable {

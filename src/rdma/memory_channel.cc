@@ -153,6 +153,7 @@ MemoryChannel::Direct MemoryChannel::execute_directly(SendEntry& entry) {
     return Direct::kRefused;
   }
   if (values.flags & kKeyIsNull) return Direct::kRefused;  // The owner knows how.
+  if (values.shared_file != 0 && copy_shared(entry, values)) return Direct::kDone;
   std::array<iovec, kMaxSge> local;
   const int pieces = resolve_entry(entry, number_, local);
   if (pieces < 0) {
@@ -167,6 +168,30 @@ MemoryChannel::Direct MemoryChannel::execute_directly(SendEntry& entry) {
       is_read ? memory.read(list, {&remote, 1}) : memory.write(list, {&remote, 1});
   // A region whose pages are gone, or a neighbour that is: the ring, and its timeout, tell which.
   return moved == static_cast<std::ptrdiff_t>(entry.length) ? Direct::kDone : Direct::kRefused;
+}
+
+// False: not in a file that we can map, or our own memory is not plain; then the kernel tries.
+bool MemoryChannel::copy_shared(const SendEntry& entry, const KeyValues& values) {
+  std::array<iovec, kMaxSge> local;
+  std::size_t pieces = 1;
+  if (entry.flags & IBV_SEND_INLINE) {
+    local[0] = {qp_.send_queue.inline_bytes(number_), entry.length};
+  } else {
+    const int referred = refer(qp_.engine().keys, qp_.pd_number(), qp_.send_queue.sges(number_), 0,
+                               entry.length, local);
+    if (referred < 0) return false;
+    pieces = static_cast<std::size_t>(referred);
+  }
+  std::byte* there = qp_.neighbour()->files().find(entry.rkey, values, entry.length);
+  if (there == nullptr) return false;
+  if (entry.opcode == IBV_WR_RDMA_READ) {
+    // Here it is written to, for which refer() has not asked.
+    if (resolve_entry(entry, number_, local) < 0) return false;
+    copy_out({local.data(), pieces}, there);
+  } else {
+    copy_last_byte_last(there, {local.data(), pieces});
+  }
+  return true;
 }
 
 // False: the ring is full, or the entry failed and is done.

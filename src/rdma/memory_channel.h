@@ -4,7 +4,8 @@
 // moves the bytes itself (process_vm_readv, process_vm_writev), so the target's threads do nothing.
 // Messages and atomics go through a ring in the target's window, and the target's progress takes
 // them, reading the payload straight out of the sender's memory. A payload is copied once; up to
-// kRingInlineBytes travel in the ring entry.
+// kRingInlineBytes travel in the ring entry. What the target has in a memory file, the requester
+// maps (shared_files.h), and no system call is left.
 //
 // Order: a one-sided request goes directly only while nothing of this QP waits in the ring; else it
 // goes through the ring as well, behind what was posted before it.
@@ -23,6 +24,7 @@
 #include <cstdint>
 #include <span>
 
+#include "rdma/key_table.h"
 #include "rdma/receive_queue.h"
 #include "rdma/send_queue.h"
 #include "rdma/window.h"
@@ -59,6 +61,7 @@ class MemoryChannel {
   bool peer_ready();
   bool start_entry(SendEntry& entry, std::uint64_t now);
   Direct execute_directly(SendEntry& entry);
+  bool copy_shared(const SendEntry& entry, const KeyValues& values);
   bool post_to_ring(SendEntry& entry, std::uint32_t flags);
   bool fill_payload(SendEntry& entry, RingEntry& slot);
   int resolve_entry(const SendEntry& entry, std::uint64_t number,

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "os/process_memory.h"
+#include "rdma/shared_files.h"
 #include "rdma/window.h"
 
 namespace isthmus::rdma {
@@ -18,11 +19,13 @@ class PeerWindow {
              std::shared_ptr<void> keep_alive)
       : window_(window),
         memory_(process_id),
+        files_(process_id),
         doorbell_fd_(doorbell_fd),
         keep_alive_(std::move(keep_alive)) {}
 
   Window& window() const { return *window_; }
   const os::ProcessMemory& memory() const { return memory_; }
+  SharedFiles& files() { return files_; }
   int doorbell_fd() const { return doorbell_fd_; }  // An eventfd.
   // Acquire: what the owner wrote before it went away is seen.
   bool closed() const { return window_->header.closed.load(std::memory_order_acquire) != 0; }
@@ -30,6 +33,7 @@ class PeerWindow {
  private:
   Window* window_;
   os::ProcessMemory memory_;
+  SharedFiles files_;
   int doorbell_fd_;
   std::shared_ptr<void> keep_alive_;
 };

@@ -78,7 +78,9 @@ struct KeySlot {
   std::atomic<std::uint32_t> region_key;    // A window's memory region; 0 for a region.
   std::atomic<std::uint32_t> flags;         // KeyFlag.
   std::atomic<std::uint32_t> changes;
-  std::uint32_t reserved[3];
+  // A region of a memory file: the owner's descriptor of it and 1, and where the region begins.
+  std::atomic<std::uint32_t> shared_file;  // 0: no such region.
+  std::atomic<std::uint64_t> shared_offset;
 };
 static_assert(sizeof(KeySlot) == 64);
 

@@ -2,7 +2,6 @@
 // EIO, where the codes of the rest of the project know no difference.
 #pragma once
 
-#include <cstring>
 #include <string>
 
 #include "base/result.h"
@@ -11,7 +10,7 @@ namespace isthmus::rdmacm {
 
 inline std::unexpected<Error> fail_with(int error_number, const std::string& what) {
   return std::unexpected(Error{.code = static_cast<ErrorCode>(error_number),
-                               .message = what + ": " + std::strerror(error_number)});
+                               .message = what + ": " + errno_text(error_number)});
 }
 
 }  // namespace isthmus::rdmacm

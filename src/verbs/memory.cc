@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "os/address_range.h"
+#include "os/low_descriptors.h"
 #include "verbs/context.h"
 #include "verbs/operations.h"
 
@@ -53,6 +55,53 @@ ibv_mr* register_memory(ibv_pd* abi, void* address, std::size_t length, std::uin
       pd.domain(), {.address = address, .length = length, .iova = iova, .access = access});
   if (!region) return no_object(region.error());
   return wrap(pd, std::move(*region));
+}
+
+struct FilePart {
+  std::uint64_t offset;
+  std::uint64_t length;
+  std::uint64_t iova;
+  int descriptor;
+};
+
+// A device gets the pages from the exporter of the buffer; we map them, as the program itself
+// could. Memory files will do as well: neighbours on this host then map them too, and reach them
+// without the kernel.
+ibv_mr* register_file(ibv_pd* abi, const FilePart& part, unsigned access) {
+  constexpr unsigned kAllowed = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |
+                                IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC |
+                                IBV_ACCESS_RELAXED_ORDERING;
+  Pd& pd = Pd::of(abi);
+  Context& context = *pd.owner;
+  if ((access & ~kAllowed) != 0) return no_object(EOPNOTSUPP);
+  if (context.is_inherited()) return no_object(EIO);
+  const std::uint64_t skipped = part.offset % os::kPageBytes;
+  if (part.length == 0 || part.iova % os::kPageBytes != skipped) return no_object(EINVAL);
+  // High, where the program does not close it without looking.
+  os::Fd file{os::duplicate_high(part.descriptor)};
+  if (!file) return no_object(EBADF);
+  const auto bytes = os::file_bytes(file);
+  if (!bytes || part.offset > *bytes || part.length > *bytes - part.offset) {
+    return no_object(EINVAL);
+  }
+  auto mapping =
+      os::Mapping::create(file, part.length + skipped, part.offset - skipped);
+  if (!mapping) return no_object(mapping.error());
+  const std::scoped_lock guard{context.lock};
+  auto region = context.engine().create_mr(
+      pd.domain(), {.address = (*mapping)->data() + skipped,
+                    .length = part.length,
+                    .iova = part.iova,
+                    .access = access,
+                    .shared_file = static_cast<std::uint32_t>(file.get()) + 1,
+                    .shared_offset = part.offset});
+  if (!region) return no_object(region.error());
+  auto* made = static_cast<Mr*>(wrap(pd, std::move(*region)));
+  // As rdma-core has it: there is no address a program could use.
+  made->addr = reinterpret_cast<void*>(part.offset);
+  made->mapping = std::move(*mapping);
+  made->file = std::move(file);
+  return made;
 }
 
 bool is_in_range(const DeviceMemory& memory, std::uint64_t offset, std::size_t length) {
@@ -261,8 +310,10 @@ ibv_mr* ibv_reg_mr_iova2(ibv_pd* pd, void* addr, size_t length, uint64_t iova,
   return isthmus::verbs::register_memory(pd, addr, length, iova, access);
 }
 
-ibv_mr* ibv_reg_dmabuf_mr(ibv_pd*, uint64_t, size_t, uint64_t, int, int) {
-  return isthmus::verbs::no_object(EOPNOTSUPP);
+ibv_mr* ibv_reg_dmabuf_mr(ibv_pd* pd, uint64_t offset, size_t length, uint64_t iova, int fd,
+                          int access) {
+  return isthmus::verbs::register_file(pd, {offset, length, iova, fd},
+                                       static_cast<unsigned>(access));
 }
 
 int ibv_rereg_mr(ibv_mr* abi, int flags, ibv_pd* pd, void* addr, size_t length, int access) {
@@ -276,7 +327,7 @@ int ibv_rereg_mr(ibv_mr* abi, int flags, ibv_pd* pd, void* addr, size_t length, 
   if (context.is_inherited()) return input_error(EIO);
   const bool new_memory = flags & IBV_REREG_MR_CHANGE_TRANSLATION;
   const bool new_pd = flags & IBV_REREG_MR_CHANGE_PD;
-  if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED) != 0 || mr.device_memory ||
+  if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED) != 0 || mr.device_memory || mr.file ||
       (new_memory && length == 0) || (new_memory && !addr) || (new_pd && !pd)) {
     return input_error(EINVAL);
   }

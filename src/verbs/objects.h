@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "os/fd.h"
+#include "os/shared_memory.h"
 #include "rdma/address_handle.h"
 #include "rdma/completion_queue.h"
 #include "rdma/memory_region.h"
@@ -65,6 +66,9 @@ struct Mr : Roomy<ibv_mr> {
   Context* owner = nullptr;
   std::unique_ptr<rdma::MemoryRegion> region;
   DeviceMemory* device_memory = nullptr;
+  // Of ibv_reg_dmabuf_mr: the region's memory, and a descriptor that neighbours find it by.
+  std::unique_ptr<os::Mapping> mapping;
+  os::Fd file;
 };
 
 struct Mw : Roomy<ibv_mw> {

@@ -29,7 +29,8 @@ NO_FAR = 125       # Exit status: far memory could not be used.
 MIB = 1 << 20
 LEAST_LOCAL = 8 * MIB
 FAR = "768M"
-SHARES = (100, 50, 25)
+# Percent of what it used natively, and who serves its faults.
+RUNS = ((100, "message"), (50, "message"), (25, "message"), (50, "signal"), (25, "signal"))
 
 PYTHON_DICTIONARY = """
 import hashlib, random
@@ -113,12 +114,13 @@ class WithNode(unittest.TestCase):
         WithNode.folder = pathlib.Path(folder.name)
         WithNode.host = host
 
-    def far_argv(self, local_bytes, argv, far=FAR):
+    def far_argv(self, local_bytes, argv, far=FAR, faults="auto"):
         return [testing.ISTHMUS, "--socket", self.host.socket, "run", "--local-memory",
-                str(local_bytes), "--far-memory", far, "--memory-node", self.address, "--", *argv]
+                str(local_bytes), "--far-memory", far, "--memory-node", self.address, "--faults",
+                faults, "--", *argv]
 
-    def far(self, local_bytes, argv, far=FAR, **options):
-        done = subprocess.run(self.far_argv(local_bytes, argv, far), stdout=subprocess.PIPE,
+    def far(self, local_bytes, argv, far=FAR, faults="auto", **options):
+        done = subprocess.run(self.far_argv(local_bytes, argv, far, faults), stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=LIMIT, check=False, **options)
         return done.returncode, done.stdout
 
@@ -139,12 +141,12 @@ class Programs(WithNode):
         native = run(lambda: Native(argv, **options))
         self.assertEqual(native.status, 0, native.output)
         written = result.read_bytes() if result else None
-        for share in SHARES:
+        for share, faults in RUNS:
             local = max(native.peak * share // 100, LEAST_LOCAL)
-            with self.subTest(share=share):
+            with self.subTest(share=share, faults=faults):
                 if result:
                     result.unlink()
-                status, output = run(lambda: self.far(local, argv, far, **options))
+                status, output = run(lambda: self.far(local, argv, far, faults, **options))
                 self.assertEqual(status, 0, output[-2000:])
                 self.assertEqual(output, native.output)
                 if result:
@@ -195,9 +197,7 @@ class Programs(WithNode):
         program = self.folder / "stress"
         subprocess.run(["gcc", "-O2", "-pthread", HERE / "far_memory_stress.c", "-o", program],
                        check=True)
-        # A child's last words are not part of the output.
-        self.judge(["sh", "-c", f"exec {program} 48 4 2>{self.folder}/words"])
-
+        self.judge([program, "48", "4"])
 
     def test_corners(self):
         testing.need_programs("gcc")
@@ -205,6 +205,198 @@ class Programs(WithNode):
         subprocess.run(["gcc", "-O1", "-pthread", HERE / "far_memory_corners.c", "-o", program],
                        check=True)
         self.judge([program, self.folder / "corners.data"])
+
+
+FAMILY = """
+import hashlib, os, signal, sys
+COUNT = 60000
+table = {i: ('value %d ' % (i * 7919)) * 8 for i in range(COUNT)}
+
+def digest():
+    found = hashlib.sha256()
+    for key in sorted(table):
+        found.update(table[key].encode())
+    return found.hexdigest()
+
+def child_of(work):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+def rewrite(first, step, word):
+    for key in range(first, COUNT, step):
+        table[key] = '%s %d ' % (word, key) * 7
+    found = digest()
+    assert found == digest()
+    return found
+
+def end(pids):
+    for pid in pids:
+        assert os.waitpid(pid, 0)[1] == 0, 'a child is wrong'
+"""
+
+TREE = FAMILY + """
+base = digest()
+def grandchild(inherited, number):
+    assert digest() == inherited
+    rewrite(0, 2, 'grandchild %d' % number)
+def child(number):
+    assert digest() == base
+    mine = rewrite(number, 3, 'child %d' % number)
+    end([child_of(lambda n=n: grandchild(mine, n)) for n in range(2)])
+    assert digest() == mine
+    os.write(1, b'child %d %s\\n' % (number, mine.encode()))
+for round in range(2):
+    pids = [child_of(lambda n=n: child(n)) for n in range(3)]
+    mine = rewrite(1, 5, 'parent')
+    end(pids)
+    assert digest() == mine
+    base = mine
+print('right', mine)
+"""
+
+# Fewer at a time: all of them poll.
+LINE = TREE.replace("range(2)", "range(1)").replace("range(3)", "range(1)")
+
+# One after another takes as many pages as are free and is killed while it takes more.
+KILLED = FAMILY + """
+base = digest()
+for turn in range(12):
+    ready, tell = os.pipe()
+    def work():
+        rewrite(0, 1, 'child %d' % turn)
+        os.write(tell, b'x')
+        while True:
+            rewrite(0, 1, 'again')
+    pid = child_of(work)
+    os.close(tell)
+    assert os.read(ready, 1) == b'x', 'the child has ended'
+    os.close(ready)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert digest() == base, 'the parent'
+    base = rewrite(turn % 3, 3, 'parent')
+print('right', base)
+"""
+
+# The parent and its child end at once; what is left is idle for longer than a node's lease.
+DAEMON = FAMILY + """
+import time
+base = digest()
+result, idle = sys.argv[1], float(sys.argv[2])
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+time.sleep(idle)
+inherited = digest() == base
+rewrite(0, 2, 'daemon')
+with open(result + '.new', 'w') as file:
+    file.write('right' if inherited else 'wrong')
+os.rename(result + '.new', result)
+os._exit(0)
+"""
+
+POOL = """
+import multiprocessing, random
+table = ['value %d ' % i * 9 for i in range(80000)]
+def work(part):
+    mine = [text.upper() for text in table[part::16]]
+    table[part::16] = mine
+    return sum(map(hash, mine)) + sum(map(len, table))
+if __name__ == '__main__':
+    with multiprocessing.get_context('fork').Pool(4) as pool:
+        print(sum(pool.map(work, range(16))))
+    print(sum(map(len, table)), table[5][:7])
+"""
+
+SHELL = """
+declare -a words; for i in {1..60000}; do words[i]="word $i of many"; done
+total() { local sum=0 w; for w in "${words[@]}"; do sum=$((sum + ${#w})); done; echo $sum; }
+total; (total; words[7]=changed; total; (words[8]=deeper; total))
+x=$(total); echo "sub $x"
+for i in 1 2 3 4; do (words[i]=$(printf '%1000s' $i); total | cat); done
+{ total; } & wait; total; echo ${words[7]}
+"""
+
+
+class Forks(WithNode):
+    """Children of fork() have all that their parents had, and neither sees the other's changes."""
+
+    LOCALS = (16 * MIB, 8 * MIB)
+
+    def both(self, argv, far="192M", **options):
+        native = subprocess.run(argv, check=True, stdout=subprocess.PIPE, timeout=LIMIT,
+                                **options).stdout
+        for local in self.LOCALS:
+            with self.subTest(local=local):
+                status, output = self.far(local, argv, far, **options)
+                self.assertEqual(status, 0, output[-2000:])
+                self.assertEqual(sorted(output.splitlines()), sorted(native.splitlines()))
+
+    def python(self, program, *arguments, **options):
+        self.both(["/usr/bin/python3", "-c", program, *arguments],
+                  env={**os.environ, "PYTHONHASHSEED": "0"}, **options)
+
+    def test_a_tree_of_children(self):
+        self.python(TREE)
+
+    def test_slots_of_killed_children_are_used_again(self):
+        # Each child writes some 40 MiB of its own.
+        self.python(KILLED, far="128M")
+
+    def test_multiprocessing(self):
+        self.python(POOL)
+
+    def test_shell_with_large_subshells(self):
+        self.both(["bash", "-c", SHELL])
+
+    def test_a_program_that_asks_for_it_itself(self):
+        testing.need_programs("gcc")
+        program = self.folder / "library"
+        subprocess.run(["gcc", "-O1", f"-I{testing.SOURCE / 'include'}",
+                        HERE / "far_memory_library.c", f"-L{testing.BUILD / 'lib'}",
+                        "-listhmus_far", "-o", program], check=True)
+        for delivery in ("signal", "messages"):
+            with self.subTest(delivery=delivery):
+                done = subprocess.run([testing.ISTHMUS, "--socket", self.host.socket, "run", "--",
+                                       program, self.address, "128", "8", delivery],
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      timeout=LIMIT, check=False)
+                self.assertEqual((done.returncode, done.stdout), (0, b"right\n"))
+
+    def daemon(self, idle, *options):
+        result = self.folder / "result"
+        with contextlib.suppress(FileNotFoundError):
+            result.unlink()
+        argv = self.far_argv(16 * MIB, ["/usr/bin/python3", "-c", DAEMON, result, str(idle)],
+                             "192M")
+        argv[argv.index("--"):0] = options
+        subprocess.run(argv, check=True, timeout=LIMIT)
+        give_up = time.monotonic() + LIMIT
+        while not result.exists():
+            self.assertLess(time.monotonic(), give_up)
+            time.sleep(0.05)
+        self.assertEqual(result.read_text(), "right")
+
+    def test_parents_may_end_at_once(self):
+        self.daemon(0)
+        port = testing.fresh_port()
+        node = self.host.spawn([NODE, "--size", "512M", "--bind", "127.0.0.1", "--port", port,
+                                "--directory", "none", "--lease", "1000"])
+        self.addCleanup(node.stop)
+        self.assertTrue(node.wait_for("serving", PATIENCE), node.output())
+        with self.subTest("idle for longer than a lease"):
+            address, WithNode.address = WithNode.address, f"127.0.0.1:{port}"
+            self.addCleanup(setattr, WithNode, "address", address)
+            self.daemon(3)
 
 
 class OtherHosts(WithNode):
@@ -240,10 +432,12 @@ class OtherHosts(WithNode):
         return started
 
     def start(self, rounds, *options):
+        return self.start_program(self.WORK.replace("ROUNDS", str(rounds)), *options)
+
+    def start_program(self, work, *options):
         words = ["run", "--local-memory", str(self.LOCAL), "--far-memory", "256M", *options]
         for port in self.PORTS:
             words += ["--memory-node", f"{self.far_host.address}:{port}"]
-        work = self.WORK.replace("ROUNDS", str(rounds))
         return testing.Process([*self.near.namespace.prefix, testing.ISTHMUS, "--socket",
                                 self.near.socket, *words, "--", "/usr/bin/python3", "-c", work])
 
@@ -273,6 +467,38 @@ class OtherHosts(WithNode):
         self.assertEqual([line for line in text.splitlines() if line[0] in "b0123456789"],
                          self.right(4).splitlines(), text)
 
+    def test_children_over_the_network(self):
+        self.nodes()
+        for options in ([], ["--encrypt"], ["--replicas", "2", "--encrypt"]):
+            with self.subTest(options=options):
+                status, text = self.result(self.start_program(LINE, *options))
+                self.assertEqual(status, 0, text)
+                self.assertIn("right", text)
+
+    def test_a_killed_node_costs_children_nothing_with_two(self):
+        nodes = self.nodes()
+        work = FAMILY + (
+            "base = digest()\n"
+            "def work():\n"
+            "  for turn in range(6):\n"
+            "    mine = rewrite(turn % 3, 3, 'child %d' % turn)\n"
+            "    assert digest() == mine\n"
+            "pid = child_of(work)\n"
+            "print('begun', flush=True)\n"
+            "for turn in range(6):\n"
+            "  mine = rewrite(turn % 3, 3, 'parent %d' % turn)\n"
+            "  late = child_of(lambda: exec('assert digest() == mine'))\n"
+            "  end([late])\n"
+            "end([pid])\n"
+            "print('right')\n")
+        process = self.start_program(work, "--replicas", "2")
+        self.assertTrue(process.wait_for("begun", LIMIT), process.output())
+        nodes[0].signal(signal.SIGKILL)
+        status, text = self.result(process)
+        self.assertEqual(status, 0, text)
+        self.assertIn("is gone", text)
+        self.assertIn("right", text)
+
     def test_a_killed_node_ends_the_program_without(self):
         nodes = self.nodes()
         process = self.start(40)
@@ -287,13 +513,13 @@ class OtherHosts(WithNode):
 class Redis(WithNode):
     """A server of the same allocator, under its own benchmark; DEBUG DIGEST is its own judge."""
 
-    def start(self, port, wrap):
+    def start(self, port, wrap, *options):
         # The server is the same program as a tool, which can be installed without starting it.
         server = self.folder / "redis-server"
         if not server.exists():
             server.symlink_to(shutil.which("redis-check-rdb"))
         argv = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-                "--enable-debug-command", "local", "--daemonize", "no"]
+                "--enable-debug-command", "local", "--daemonize", "no", *options]
         process = testing.Process(wrap(argv))
         self.addCleanup(process.stop)
         self.assertTrue(process.wait_for("Ready to accept connections", PATIENCE),
@@ -319,11 +545,53 @@ class Redis(WithNode):
     def test_redis(self):
         testing.need_programs("redis-check-rdb", "redis-cli", "redis-benchmark")
         native, memory = self.digest_after_load(lambda argv: argv)
-        for share in SHARES:
-            with self.subTest(share=share):
+        for share, faults in RUNS:
+            with self.subTest(share=share, faults=faults):
                 local = max(memory * share // 100, LEAST_LOCAL)
-                far, _ = self.digest_after_load(lambda argv: self.far_argv(local, argv))
+                far, _ = self.digest_after_load(
+                    lambda argv: self.far_argv(local, argv, faults=faults))
                 self.assertEqual(far, native)
+
+    KEYS = 60_000
+    SET_ALL = (f"for i=1,{KEYS} do redis.call('SET','k'..i,string.rep(ARGV[1]..i,40)) "
+               "if i % 1000 == 0 then redis.call('DEL','k'..(i-7)) end end")
+
+    def digest(self, port):
+        return self.command(port, "DEBUG", "DIGEST")
+
+    def saved_under_writes(self, local_bytes):
+        """Digests: when the save began, and at the end."""
+        port = testing.fresh_port()
+        # Slowly, so that the server overwrites everything meanwhile.
+        process = self.start(port, lambda argv: self.far_argv(local_bytes, argv), "--dir",
+                             self.folder, "--dbfilename", "saved", "--rdb-key-save-delay", "20")
+        self.command(port, "EVAL", self.SET_ALL, "0", "first")
+        began = self.digest(port)
+        self.command(port, "BGSAVE")
+        writes = 0
+        while "rdb_bgsave_in_progress:1" in self.command(port, "INFO", "persistence"):
+            writes += 1
+            self.command(port, "EVAL", self.SET_ALL, "0", f"later{writes}")
+        self.assertIn("rdb_last_bgsave_status:ok", self.command(port, "INFO", "persistence"),
+                      process.output())
+        self.assertGreater(writes, 0)
+        ended = self.digest(port)
+        process.stop()
+        return began, ended, writes
+
+    def test_redis_saves_while_it_is_written_to(self):
+        testing.need_programs("redis-check-rdb", "redis-cli")
+        for local in (16 * MIB, 8 * MIB):
+            with self.subTest(local=local):
+                began, ended, writes = self.saved_under_writes(local)
+                port = testing.fresh_port()
+                process = self.start(port, lambda argv: argv, "--dir", self.folder,
+                                     "--dbfilename", "saved")
+                self.assertEqual(self.digest(port), began)
+                self.command(port, "FLUSHALL")
+                self.command(port, "EVAL", self.SET_ALL, "0", f"later{writes}")
+                self.assertEqual(self.digest(port), ended)
+                process.stop()
 
 
 class Memcached(WithNode):
@@ -364,10 +632,10 @@ class Memcached(WithNode):
     def test_memcached(self):
         testing.need_programs("memcached")
         stored = self.COUNT * 1000
-        for share in SHARES:
-            with self.subTest(share=share):
+        for share, faults in RUNS:
+            with self.subTest(share=share, faults=faults):
                 local = max(stored * share // 100, LEAST_LOCAL)
-                self.load_and_read(lambda argv: self.far_argv(local, argv))
+                self.load_and_read(lambda argv: self.far_argv(local, argv, faults=faults))
 
 
 class Refusals(WithNode):

@@ -294,6 +294,17 @@ int sessions(const NodeAddress& node) {
   SessionToken guess = (*joined)->welcome().token;
   guess[5] ^= 1;
   wrong += NodeConnection::connect({.address = node, .label = "thief", .token = guess}) ? 1 : 0;
+
+  // Without a connection it lasts while somebody is expected.
+  const SessionToken token = (*joined)->welcome().token;
+  wrong += (*joined)->tell_of_heirs(Heirs::kExpected) ? 0 : 1;
+  joined->reset();
+  auto heir = NodeConnection::connect({.address = node, .label = "heir", .token = token});
+  if (!heir) return kFailed;
+  wrong += show("inherited", read_through(**heir, slab), StoreVerdict::kDone);
+  wrong += (*heir)->tell_of_heirs(Heirs::kNone) ? 0 : 1;
+  heir->reset();
+  wrong += NodeConnection::connect({.address = node, .label = "late", .token = token}) ? 1 : 0;
   return wrong;
 }
 

@@ -9,6 +9,9 @@
 namespace isthmus::farmem {
 namespace {
 
+// 4 PiB written by each of 16 million processes.
+constexpr std::uint64_t kNumbersOfRange = std::uint64_t{1} << 40;
+
 // A frame here and the frame of the same number below belong together.
 class EncryptedChannel final : public StoreChannel {
  public:
@@ -104,8 +107,38 @@ Result<std::unique_ptr<EncryptedStore>> EncryptedStore::create(std::unique_ptr<S
   PageCipher::Key key{};
   os::fill_random(key);
   auto seals = ISTHMUS_TRY(os::AnonymousMemory::create(below->slot_count() * sizeof(PageSeal)));
-  return std::unique_ptr<EncryptedStore>(
-      new EncryptedStore(std::move(below), std::move(seals), key));
+  auto ranges = ISTHMUS_TRY(os::AnonymousMemory::create_shared(sizeof(std::uint64_t)));
+  return std::unique_ptr<EncryptedStore>(new EncryptedStore({.below = std::move(below),
+                                                             .seals = std::move(seals),
+                                                             .ranges = std::move(ranges),
+                                                             .key = key}));
+}
+
+// The seals of shared slots, which nobody changes, came along.
+Result<std::unique_ptr<Store>> EncryptedStore::join_in_child() {
+  auto below = ISTHMUS_TRY(below_->join_in_child());
+  return std::unique_ptr<Store>(new EncryptedStore(
+      {.below = std::move(below), .seals = seals_, .ranges = ranges_, .key = key_}));
+}
+
+EncryptedStore::EncryptedStore(Parts parts)
+    : below_(std::move(parts.below)),
+      seals_(std::move(parts.seals)),
+      ranges_(std::move(parts.ranges)),
+      key_(parts.key),
+      numbers_(draw_range() * kNumbersOfRange) {}
+
+std::uint64_t EncryptedStore::draw_range() const {
+  // SAFETY: zeroed, aligned memory of this size, which children share.
+  auto* drawn = reinterpret_cast<std::atomic<std::uint64_t>*>(ranges_->data());
+  return drawn->fetch_add(1, std::memory_order_relaxed);
+}
+
+std::uint64_t EncryptedStore::next_number() {
+  const std::uint64_t number = numbers_.fetch_add(1, std::memory_order_relaxed) + 1;
+  // The first of another range is nobody's.
+  ISTHMUS_ASSERT(number % kNumbersOfRange != 0);
+  return number;
 }
 
 Result<std::unique_ptr<StoreChannel>> EncryptedStore::open_channel(std::uint32_t frames) {

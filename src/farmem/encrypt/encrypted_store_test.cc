@@ -96,6 +96,35 @@ TEST_F(EncryptedStoreTest, NoticesAnOlderPage) {
   EXPECT_EQ(get(0, 1), StoreVerdict::kLost);
 }
 
+TEST_F(EncryptedStoreTest, AChildOpensWhatItsParentSealedAndUsesOtherNonces) {
+  put(0, 2, 1);
+  const auto joined = std::move(*store_->join_in_child());
+  const auto theirs = std::move(*joined->open_channel(4));
+  const auto finish = [&] {
+    StoreCompletion completion{};
+    while (theirs->poll({&completion, 1}) == 0) {
+    }
+    return completion.verdict;
+  };
+  theirs->read({0, 1}, theirs->staging().data(), 1);
+  ASSERT_EQ(finish(), StoreVerdict::kDone);
+  EXPECT_EQ(std::memcmp(theirs->staging().data(), frame(0), 4096), 0);
+
+  // Under one nonce, one page looks the same both times. Expect: never, whoever is how far.
+  std::vector<std::vector<std::byte>> seen;
+  const auto note = [&] { seen.emplace_back(model_->slot(5), model_->slot(5) + 4096); };
+  for (int turn = 0; turn < 4; ++turn) {
+    put(5, 1, 3);
+    note();
+    std::memcpy(theirs->staging().data(), frame(0), 4096);
+    theirs->write({5, 1}, theirs->staging().data(), 2);
+    ASSERT_EQ(finish(), StoreVerdict::kDone);
+    note();
+  }
+  std::ranges::sort(seen);
+  EXPECT_EQ(std::ranges::adjacent_find(seen), seen.end());
+}
+
 TEST_F(EncryptedStoreTest, NeverSealedIsLost) { EXPECT_EQ(get(9, 1), StoreVerdict::kLost); }
 
 }  // namespace

@@ -1,11 +1,15 @@
 // The C interface of far memory (include/isthmus/far_memory.h) over the pager.
 #include <isthmus/far_memory.h>
 
+#include <pthread.h>
+
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <ranges>
 #include <string>
+#include <vector>
 
 #include "farmem/encrypt/encrypted_store.h"
 #include "farmem/far_ranges.h"
@@ -15,6 +19,7 @@
 #include "farmem/pager.h"
 #include "farmem/remote/verbs_store.h"
 #include "farmem/view.h"
+#include "os/last_words.h"
 #include "os/process.h"
 
 using namespace isthmus;
@@ -103,6 +108,58 @@ Result<std::unique_ptr<isthmus_far>> create(const isthmus_far_options& options) 
   return far;
 }
 
+// All of this process, for fork().
+std::mutex regions_lock;
+std::vector<isthmus_far*> regions;  // Under the lock.
+
+void before_fork() {
+  regions_lock.lock();
+  for (isthmus_far* far : regions) {
+    far->lock.lock();
+    if (far->messages) far->messages->let_go();
+    far->pager->before_fork();
+  }
+}
+
+void after_fork_in_parent() {
+  for (isthmus_far* far : regions | std::views::reverse) {
+    far->pager->after_fork_in_parent();
+    far->lock.unlock();
+  }
+  regions_lock.unlock();
+}
+
+// Threads and connections are the parent's, and left alone.
+Result<void> renew_in_child(isthmus_far& far) {
+  ISTHMUS_TRY_VOID(far.pager->after_fork_in_child());
+  static_cast<void>(far.store.release());
+  if (far.messages) {
+    static_cast<void>(far.messages.release());
+    far.messages = ISTHMUS_TRY(farmem::FaultMessages::start(*far.pager));
+    // Nobody would do it in time when the parent has ended.
+    far.pager->join_store();
+  }
+  return {};
+}
+
+void after_fork_in_child() {
+  for (isthmus_far* far : regions | std::views::reverse) {
+    const auto renewed = renew_in_child(*far);
+    if (!renewed) os::end_process(renewed.error().message.c_str());
+    far->lock.unlock();
+  }
+  regions_lock.unlock();
+}
+
+// After the store is there: in a child, the handlers of the verbs libraries come before ours.
+void enlist(isthmus_far& far) {
+  static const int handlers =
+      pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  static_cast<void>(handlers);
+  const std::lock_guard guard(regions_lock);
+  regions.push_back(&far);
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
@@ -112,10 +169,18 @@ int isthmus_far_create(const struct isthmus_far_options* options, struct isthmus
   auto made = create(*options);
   if (!made) return failed(made.error());
   *far = made->release();
+  enlist(**far);
   return 0;
 }
 
-void isthmus_far_destroy(struct isthmus_far* far) { delete far; }
+void isthmus_far_destroy(struct isthmus_far* far) {
+  {
+    const std::lock_guard guard(regions_lock);
+    std::erase(regions, far);
+  }
+  far->pager->note_end();
+  delete far;
+}
 
 void* isthmus_far_allocate(struct isthmus_far* far, size_t bytes) {
   const std::lock_guard guard(far->lock);

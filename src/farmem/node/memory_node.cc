@@ -222,6 +222,12 @@ void MemoryNode::drop(Client& client, const char* why) {
   rdma_disconnect(client.id.get());
   const std::unique_ptr<Client> last = std::move(clients_.extract(client.endpoint->qpn()).mapped());
   const SessionToken token = last->session ? last->session->token() : SessionToken{};
+  if (last->session) {
+    // Whatever of them is still on its way comes to nobody.
+    for (const std::uint32_t qpn : last->channels) (void)last->session->close_channel(qpn);
+    const bool is_last = last->session.use_count() == 1;
+    if (is_last && last->session->heirs_until_ns() > os::now_ns()) waiting_[token] = last->session;
+  }
   last->session.reset();
   const auto session = sessions_.find(token);
   if (session != sessions_.end() && session->second.expired()) sessions_.erase(session);
@@ -240,6 +246,15 @@ void MemoryNode::on_tick() {
     if (gap > 2 * period) client.heard_ns += gap - period;
     if (client.heard_ns + options_.lease_ms * os::kNsPerMs < now) drop(client, "it is silent");
   }
+  if (gap <= 2 * period) end_waiting(now);
+}
+
+void MemoryNode::end_waiting(std::uint64_t now) {
+  const auto ended = std::erase_if(
+      waiting_, [now](const auto& entry) { return entry.second->heirs_until_ns() < now; });
+  if (ended == 0) return;
+  std::erase_if(sessions_, [](const auto& entry) { return entry.second.expired(); });
+  note_free();
 }
 
 NodeReply MemoryNode::answer(Client& client, const NodeRequest& request) {
@@ -254,7 +269,14 @@ NodeReply MemoryNode::answer(Client& client, const NodeRequest& request) {
     return done_or_refused(released);
   }
   if (const auto* close = std::get_if<CloseChannel>(&request)) {
+    client.channels.erase(close->qpn);
     return done_or_refused(session.close_channel(close->qpn));
+  }
+  const Heirs heirs = std::get<KeepAlive>(request).heirs;
+  if (heirs == Heirs::kExpected) {
+    session.expect_heirs_until(os::now_ns() + options_.lease_ms * os::kNsPerMs);
+  } else if (heirs == Heirs::kNone) {
+    session.expect_heirs_until(0);
   }
   return Done{.free_bytes = free_bytes_};
 }
@@ -275,6 +297,7 @@ NodeReply MemoryNode::begin_session(Client& client, const Hello& hello) {
     }
     client.session = found->second.lock();
     ISTHMUS_ASSERT(client.session);
+    waiting_.erase(token);
   }
   return Welcome{.token = token,
                  .node_id = node_id_,
@@ -305,6 +328,7 @@ NodeReply MemoryNode::open_channel(Client& client, const OpenChannel& request) {
   if (local == nullptr) return refuse(RefusalReason::kFailed, "the connection has no address");
   const auto end = client.session->open_channel(gid_of(*local), request.end);
   if (!end) return refuse(reason_of(end.error().code), end.error().message);
+  client.channels.insert(end->qpn);
   return ChannelOpened{*end};
 }
 

@@ -3,7 +3,8 @@
 // Primer: a program's control connection begins a session, or joins one; the session has slabs of
 // the donated memory and queue pairs to reach them (node_session.h). Programs read and write their
 // slabs by RDMA, of which the node hears nothing. When the last connection of a session ends, or is
-// silent for the time of a lease, its slabs are taken back and zeroed.
+// silent for the time of a lease, its slabs are taken back and zeroed. A program that forks says
+// so: then they wait for its children, for a lease from that word on.
 //
 // A node that was stopped for a while (SIGSTOP, a machine asleep) does not count that time against
 // anybody: it first hears what was said meanwhile.
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "base/result.h"
@@ -64,6 +66,7 @@ class MemoryNode {
     CmIdOwner id;
     std::unique_ptr<ControlEndpoint> endpoint;
     std::shared_ptr<NodeSession> session;
+    std::set<std::uint32_t> channels;  // Of the session: those that it opened.
     std::uint64_t heard_ns = 0;
   };
 
@@ -80,6 +83,7 @@ class MemoryNode {
   void on_completion(Client& client, const ibv_wc& wc);
   void drop(Client& client, const char* why);
   void on_tick();
+  void end_waiting(std::uint64_t now);
 
   NodeReply answer(Client& client, const NodeRequest& request);
   NodeReply begin_session(Client& client, const Hello& hello);
@@ -112,6 +116,7 @@ class MemoryNode {
   CqOwner cq_;
   std::map<std::uint32_t, std::unique_ptr<Client>> clients_;  // By QP number.
   std::map<SessionToken, std::weak_ptr<NodeSession>> sessions_;
+  std::map<SessionToken, std::shared_ptr<NodeSession>> waiting_;  // Without a connection.
 };
 
 }  // namespace isthmus::farmem

@@ -1,7 +1,7 @@
 // NodeSession: what a node has given to one program: slabs, and queue pairs to reach them.
 //
 // It has a protection domain of its own, so the keys of one session are of no use on the queue
-// pairs of another. It lives as long as a control connection holds it.
+// pairs of another. It lives as long as a control connection holds it, or the node waits for one.
 //
 // Threading: the node's thread.
 #pragma once
@@ -34,6 +34,10 @@ class NodeSession {
   const std::string& label() const { return label_; }
   std::size_t slab_count() const { return slabs_.size(); }
 
+  // Until then it waits for somebody to join it when its last connection has ended; 0: it does not.
+  std::uint64_t heirs_until_ns() const { return heirs_until_ns_; }
+  void expect_heirs_until(std::uint64_t ns) { heirs_until_ns_ = ns; }
+
   // kNoMemory: no slab is free.
   Result<SlabGrant> take_slab();
   // kNotFound: not one of this session.
@@ -52,6 +56,7 @@ class NodeSession {
   ibv_cq& cq_;
   const SessionToken token_;
   const std::string label_;
+  std::uint64_t heirs_until_ns_ = 0;
   PdOwner pd_;
   std::map<std::uint32_t, MrOwner> slabs_;
   std::map<std::uint32_t, QpOwner> channels_;  // By QP number.

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 
 #include "farmem/remote/data_link.h"
 #include "os/clock.h"
@@ -21,7 +22,7 @@ Error closed_error(const std::string& name, const std::string& reason) {
 
 Result<std::unique_ptr<NodeConnection>> NodeConnection::connect(const Options& options) {
   std::unique_ptr<NodeConnection> connection{new NodeConnection(options.address)};
-  ISTHMUS_TRY_VOID(connection->resolve(options.address));
+  ISTHMUS_TRY_VOID(connection->resolve(options));
   ISTHMUS_TRY_VOID(connection->establish());
   connection->welcome_ = ISTHMUS_TRY(connection->ask<Welcome>(
       Hello{.token = options.token, .label = label_of(options.label)}));
@@ -33,7 +34,7 @@ NodeConnection::~NodeConnection() {
   if (endpoint_) rdma_disconnect(id_.get());
 }
 
-Result<void> NodeConnection::resolve(const NodeAddress& address) {
+Result<void> NodeConnection::resolve(const Options& options) {
   events_.reset(rdma_create_event_channel());
   if (!events_) {
     return fail_errno(errno, "reach the connection manager; is the program under `isthmus run`?");
@@ -44,15 +45,22 @@ Result<void> NodeConnection::resolve(const NodeAddress& address) {
     return fail_errno(errno, "reach the connection manager; is the program under `isthmus run`?");
   }
   id_.reset(id);
-  rdma_addrinfo hints{};
-  hints.ai_port_space = RDMA_PS_TCP;
-  rdma_addrinfo* found = nullptr;
-  const std::string port = std::to_string(address.port);
-  if (rdma_getaddrinfo(address.host.c_str(), port.c_str(), &hints, &found) != 0) {
-    return fail(ErrorCode::kNotFound, "memory node %s: no such host", name_.c_str());
+  if (options.peer != nullptr) {
+    peer_ = *options.peer;
+  } else {
+    rdma_addrinfo hints{};
+    hints.ai_port_space = RDMA_PS_TCP;
+    rdma_addrinfo* found = nullptr;
+    const std::string port = std::to_string(address_.port);
+    if (rdma_getaddrinfo(address_.host.c_str(), port.c_str(), &hints, &found) != 0 ||
+        found->ai_dst_len > sizeof peer_) {
+      return fail(ErrorCode::kNotFound, "memory node %s: no such host", name_.c_str());
+    }
+    const AddressInfoOwner info{found};
+    std::memcpy(&peer_, info->ai_dst_addr, info->ai_dst_len);
   }
-  const AddressInfoOwner info{found};
-  if (rdma_resolve_addr(id, nullptr, info->ai_dst_addr, kResolveMs) != 0) {
+  // SAFETY: what sockaddr_storage is for.
+  if (rdma_resolve_addr(id, nullptr, reinterpret_cast<sockaddr*>(&peer_), kResolveMs) != 0) {
     return fail_errno(errno, "find the way to memory node " + name_);
   }
   ISTHMUS_TRY_VOID(await_event(RDMA_CM_EVENT_ADDR_RESOLVED));
@@ -134,6 +142,11 @@ Result<ChannelEnd> NodeConnection::open_channel(const ChannelEnd& ours) {
 
 Result<void> NodeConnection::close_channel(std::uint32_t node_qpn) {
   ISTHMUS_TRY(ask<Done>(CloseChannel{.qpn = node_qpn}));
+  return {};
+}
+
+Result<void> NodeConnection::tell_of_heirs(Heirs heirs) {
+  ISTHMUS_TRY(ask<Done>(KeepAlive{.heirs = heirs}));
   return {};
 }
 

@@ -4,6 +4,8 @@
 // Input: replies of the node.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -27,6 +29,9 @@ class NodeConnection {
     NodeAddress address;
     std::string label;
     SessionToken token{};  // Zeros: a new session.
+    // Of another connection to this node, instead of asking what addresses the host has: whoever
+    // answers that reads the environment, which in a child of fork() may be far.
+    const sockaddr_storage* peer = nullptr;
   };
   // kUnreachable, kRefused: nobody serves there. kNotFound: no such session.
   static Result<std::unique_ptr<NodeConnection>> connect(const Options& options);
@@ -37,12 +42,16 @@ class NodeConnection {
   const std::string& name() const { return name_; }
   const Welcome& welcome() const { return welcome_; }
   const Gid& local_gid() const { return local_gid_; }
+  const NodeAddress& address() const { return address_; }
+  const sockaddr_storage& peer() const { return peer_; }
 
   // Fewer than asked for when there are not more; kNoMemory: none; kBusy: it is drained.
   Result<Granted> reserve(std::uint32_t slabs);
   Result<void> release(std::uint32_t slab);
   Result<ChannelEnd> open_channel(const ChannelEnd& ours);
   Result<void> close_channel(std::uint32_t node_qpn);
+  // Whether other processes may join this session by its token.
+  Result<void> tell_of_heirs(Heirs heirs);
 
   // Any bytes as a message, for tests of the node.
   void send_raw(std::span<const std::byte> bytes);
@@ -57,9 +66,10 @@ class NodeConnection {
   std::string reason() const;  // Of being closed.
 
  private:
-  explicit NodeConnection(const NodeAddress& address) : name_(address.text()) {}
+  explicit NodeConnection(const NodeAddress& address)
+      : address_(address), name_(address.text()) {}
 
-  Result<void> resolve(const NodeAddress& address);
+  Result<void> resolve(const Options& options);
   Result<void> establish();
   Result<void> await_event(rdma_cm_event_type wanted);
   Result<NodeReply> exchange(const NodeRequest& request);
@@ -74,7 +84,9 @@ class NodeConnection {
   void wait_until(std::uint64_t deadline_ns);
   void close(const std::string& reason);
 
+  const NodeAddress address_;
   const std::string name_;
+  sockaddr_storage peer_{};
   Welcome welcome_{};
   Gid local_gid_{};
 

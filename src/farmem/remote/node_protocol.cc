@@ -65,7 +65,7 @@ bool is_sound(const ChannelEnd& end) {
 bool is_sound(const OpenChannel& open) { return is_sound(open.end); }
 bool is_sound(const ChannelOpened& opened) { return is_sound(opened.end); }
 bool is_sound(const CloseChannel& close) { return close.qpn <= kMask24; }
-bool is_sound(const KeepAlive&) { return true; }
+bool is_sound(const KeepAlive& alive) { return alive.heirs <= Heirs::kNone; }
 bool is_sound(const Welcome& welcome) {
   return std::has_single_bit(welcome.slab_bytes) && welcome.slab_bytes >= 4096 &&
          welcome.lease_ms > 0;

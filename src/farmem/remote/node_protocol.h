@@ -115,8 +115,16 @@ struct CloseChannel {
   std::uint32_t reserved = 0;
 };
 
+enum class Heirs : std::uint32_t {
+  kUnsaid,
+  kExpected,  // Others may join the session by its token, for a lease from now, though its last
+              // connection end.
+  kNone,      // Nobody will any more.
+};
+
 struct KeepAlive {
-  std::uint64_t reserved = 0;
+  Heirs heirs = Heirs::kUnsaid;
+  std::uint32_t reserved = 0;
 };
 
 struct Done {

@@ -47,7 +47,7 @@ TEST(NodeProtocol, CarriesRequests) {
   EXPECT_EQ(pass_request(Release{.slab = 17}).slab, 17u);
   EXPECT_EQ(pass_request(OpenChannel{some_end()}).end.qpn, 0xabcdefu);
   EXPECT_EQ(pass_request(CloseChannel{.qpn = 5}).qpn, 5u);
-  (void)pass_request(KeepAlive{});
+  (void)pass_request(KeepAlive{.heirs = Heirs::kNone});
 }
 
 TEST(NodeProtocol, CarriesReplies) {

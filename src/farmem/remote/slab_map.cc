@@ -19,6 +19,21 @@ SlabMap::SlabMap(std::uint32_t slots_of_slab, std::uint32_t replicas,
   if (replicas > 1) chunks_.reset(new Chunk[chunk_of(slot_count()) + 1]);
 }
 
+std::vector<SlabCopies> SlabMap::slabs_for_child() const {
+  std::uint32_t gone = 0;
+  while (gone + 1 < kMostNodes && !gone_[gone]) ++gone;
+  std::vector<SlabCopies> slabs(slab_count_);
+  for (std::uint32_t slab = 0; slab < slab_count_; ++slab) {
+    for (std::uint32_t copy = 0; copy < replicas_; ++copy) {
+      const Place& place = *current_[slab * replicas_ + copy].load();
+      slabs[slab][copy] = place.copy;
+      // There is a node that is gone, or nothing would be filled.
+      if (place.filling) slabs[slab][copy].node = gone;
+    }
+  }
+  return slabs;
+}
+
 void SlabMap::begin_write(SlotRun run) {
   if (!chunks_) return;
   for (std::uint32_t c = chunk_of(run.first); c <= chunk_of(run.first + run.count - 1); ++c) {

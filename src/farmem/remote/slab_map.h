@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "farmem/remote/placement.h"
 #include "farmem/store.h"
@@ -61,6 +62,10 @@ class SlabMap {
   std::uint64_t offset_of(std::uint32_t slot) const {
     return slot % slots_of_slab_ * kSlotBytes;
   }
+
+  // As it is now, for a child of fork(): what is being filled here counts as lost there, for
+  // whoever fills it knows nothing of the child's writes.
+  std::vector<SlabCopies> slabs_for_child() const;
 
   // Around a write to all copies.
   void begin_write(SlotRun run);

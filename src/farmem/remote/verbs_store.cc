@@ -15,6 +15,9 @@ namespace {
 
 constexpr std::uint64_t kAlarm = UINT64_MAX;  // Tag; those of nodes are their indexes.
 constexpr std::uint32_t kBeatsOfLease = 4;
+// A child joins within a quarter of a lease. The nodes wait for one lease after the last word of a
+// fork, and have it anew when half of that is over.
+constexpr std::uint64_t kJoinsOfLease = 4;
 constexpr std::uint64_t kHealAgainNs = 2 * os::kNsPerSecond;  // When no node had room.
 constexpr std::uint64_t kMostSlots = UINT32_MAX;  // As SlotIndex counts, less one that means none.
 
@@ -46,6 +49,7 @@ Result<std::unique_ptr<VerbsStore>> VerbsStore::connect(const VerbsStoreOptions&
   store->context_ = ISTHMUS_TRY(open_data_context());
   store->pd_.reset(ibv_alloc_pd(store->context_.get()));
   if (!store->pd_) return fail_errno(errno, "create a protection domain");
+  store->label_ = options.label;
   ISTHMUS_TRY_VOID(store->meet_nodes(options));
   ISTHMUS_TRY_VOID(store->reserve(options));
   ISTHMUS_TRY_VOID(store->start_keeper());
@@ -167,6 +171,7 @@ Result<void> VerbsStore::start_keeper() {
   epoll_ = ISTHMUS_TRY(os::Epoll::create());
   ISTHMUS_TRY_VOID(epoll_->add(map_->alarm_fd(), kAlarm));
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].abandoned) continue;
     ISTHMUS_TRY_VOID(epoll_->add(nodes_[i].connection->event_fd(), i));
   }
   const os::SignalBlock block;  // A thread starts with the signal mask of its parent.
@@ -260,7 +265,9 @@ void VerbsStore::keep() {
   while (!stopping_) {
     const std::uint64_t now = os::now_ns();
     if (now >= next_beat) {
-      for (Node& node : nodes_) node.connection->beat();
+      for (Node& node : nodes_) {
+        if (!node.abandoned) node.connection->beat();
+      }
       next_beat = os::now_ns() + period_ns;
     }
     if (look_at_nodes()) heal_ns = now;
@@ -305,6 +312,82 @@ bool VerbsStore::look_at_nodes() {
     for (VerbsChannel* channel : channels_) channel->fail_node(i);
   }
   return found;
+}
+
+std::uint64_t VerbsStore::expect_child() {
+  const std::uint64_t lease_ns = lease_ms_ * os::kNsPerMs;
+  const std::uint64_t now = os::now_ns();
+  const std::uint64_t last = expected_ns_;
+  if (last == 0 || now - last > lease_ns / 2) {
+    expected_ns_ = now;
+    tell_of_heirs(Heirs::kExpected);
+  }
+  return lease_ns / kJoinsOfLease;
+}
+
+void VerbsStore::expect_nobody() {
+  if (expected_ns_.exchange(0) != 0) tell_of_heirs(Heirs::kNone);
+}
+
+void VerbsStore::tell_of_heirs(Heirs heirs) {
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    if (map_->is_gone(i) || nodes_[i].connection->is_closed()) continue;
+    const auto told = nodes_[i].connection->tell_of_heirs(heirs);
+    if (!told) ISTHMUS_LOG(kInfo, "%s", told.error().message.c_str());
+  }
+}
+
+// The parent's keeper may have been anywhere at the fork: what it changes under locks, or without
+// any, such as grants and the healer, is not looked at.
+Result<std::unique_ptr<Store>> VerbsStore::join_in_child() {
+  std::unique_ptr<VerbsStore> store{new VerbsStore()};
+  store->context_ = ISTHMUS_TRY(open_data_context());
+  store->pd_.reset(ibv_alloc_pd(store->context_.get()));
+  if (!store->pd_) return fail_errno(errno, "create a protection domain");
+  store->label_ = label_;
+  store->slab_bytes_ = slab_bytes_;
+  store->lease_ms_ = lease_ms_;
+  store->expected_ns_ = 1;  // By the parent, some time ago.
+  store->map_ = std::make_unique<SlabMap>(map_->slots_of_slab(), map_->replicas(),
+                                          map_->slabs_for_child(),
+                                          ISTHMUS_TRY(os::create_event_fd()));
+  for (std::uint32_t i = 0; i < nodes_.size(); ++i) {
+    if (map_->is_gone(i)) store->map_->mark_gone(i);
+  }
+  store->join_nodes(*this);
+  if (std::ranges::all_of(store->nodes_, &Node::abandoned)) {
+    return fail(ErrorCode::kUnreachable, "no memory node lets it join");
+  }
+  ISTHMUS_TRY_VOID(store->start_keeper());
+  return store;
+}
+
+void VerbsStore::join_nodes(const VerbsStore& parent) {
+  for (const Node& of_parent : parent.nodes_) {
+    const auto index = static_cast<std::uint32_t>(nodes_.size());
+    Node& node = nodes_.emplace_back();
+    node.abandoned = true;
+    if (map_->is_gone(index)) continue;
+    const NodeConnection& before = *of_parent.connection;
+    auto connection = NodeConnection::connect({.address = before.address(),
+                                               .label = label_,
+                                               .token = before.welcome().token,
+                                               .peer = &before.peer()});
+    const Result<LinkPlace> place =
+        connection ? find_link_place(*context_, (*connection)->local_gid())
+                   : Result<LinkPlace>(std::unexpected(connection.error()));
+    if (!place) {
+      ISTHMUS_LOG(kWarning, "%s", place.error().message.c_str());
+      map_->mark_gone(index);
+      continue;
+    }
+    const Welcome& welcome = (*connection)->welcome();
+    const std::uint64_t room = welcome.free_bytes / welcome.slab_bytes;
+    node.place = *place;
+    node.room = static_cast<std::uint32_t>(std::min<std::uint64_t>(room, kMostSlots));
+    node.connection = std::move(*connection);
+    node.abandoned = false;
+  }
 }
 
 std::string VerbsStore::loss() const {

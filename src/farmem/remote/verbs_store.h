@@ -6,6 +6,9 @@
 // as each slot has a copy. With two copies it heals: what was on the node is copied to another one
 // of those that were named, if one has room.
 //
+// A child of fork() joins its parent's sessions at the nodes: the same slabs, in a map of its own,
+// healed onto spare slabs of its own.
+//
 // Threading: any thread. The keeper runs with all signals blocked.
 #pragma once
 
@@ -46,13 +49,16 @@ class VerbsStore final : public Store {
   std::uint32_t slot_count() const override { return map_->slot_count(); }
   std::uint32_t slots_of_slab() const override { return map_->slots_of_slab(); }
   Result<std::unique_ptr<StoreChannel>> open_channel(std::uint32_t frames) override;
+  std::uint64_t expect_child() override;
+  void expect_nobody() override;
+  Result<std::unique_ptr<Store>> join_in_child() override;
 
   // For a person: which nodes are gone, and why; empty: none.
   std::string loss() const;
 
  private:
   struct Node {
-    std::unique_ptr<NodeConnection> connection;
+    std::unique_ptr<NodeConnection> connection;  // None: gone before a child could join it.
     LinkPlace place;
     std::vector<SlabGrant> grants;
     std::uint32_t room = 0;     // Slabs that it can give, with those that it has given.
@@ -65,6 +71,8 @@ class VerbsStore final : public Store {
   void ask_node(Node& node, std::uint32_t slabs);
   Result<std::unique_ptr<VerbsChannel>> make_channel(std::uint32_t frames);
   std::optional<SlabCopy> reserve_spare(std::uint32_t other);
+  void join_nodes(const VerbsStore& parent);
+  void tell_of_heirs(Heirs heirs);
   Result<void> make_map(std::span<const SlabNodes> placed, std::uint32_t replicas);
   Result<void> start_keeper();
   Result<void> join_channel(VerbsChannel& channel, std::uint32_t node_index);
@@ -77,6 +85,8 @@ class VerbsStore final : public Store {
   std::vector<Node> nodes_;
   std::uint64_t slab_bytes_ = 0;
   std::uint32_t lease_ms_ = 0;
+  std::string label_;
+  std::atomic<std::uint64_t> expected_ns_{0};  // When the nodes last heard of a child; 0: never.
   std::unique_ptr<SlabMap> map_;
 
   mutable std::mutex mutex_;  // Of what follows, until the blank line.

@@ -17,7 +17,7 @@
 namespace isthmus::preload {
 
 void keep_no_processor() {
-  if (!is_far_memory_on()) return;
+  if (!is_far_memory_on() || far_runtime.messages == nullptr) return;
   const int saved_errno = errno;
   const RuntimeScope scope;
   far_runtime.messages->let_go();

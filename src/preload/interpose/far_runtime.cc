@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "os/syscall_dispatch.h"
+
 namespace isthmus::preload {
 
 constinit FarRuntime far_runtime;
@@ -24,6 +26,7 @@ void* run(void* argument) {
 
 void run_on_local_stack(void (*work)(void*), void* argument) {
   const RuntimeScope scope;
+  const os::DirectCalls direct;
   if (!is_far(__builtin_frame_address(0))) return work(argument);
   Work both{work, argument};
   pthread_t thread;

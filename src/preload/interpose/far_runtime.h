@@ -29,7 +29,7 @@ struct FarRuntime {
   std::uint64_t start = 0;
   std::atomic<std::uint64_t> bytes{0};  // Of the region; 0: nothing is far yet.
   farmem::Pager* pager = nullptr;
-  farmem::FaultMessages* messages = nullptr;  // Another in a child of fork().
+  farmem::FaultMessages* messages = nullptr;  // Another in a child of fork(). None: by signal.
 
   // For maps only. It is not held while the pager is called, except by fork.
   std::mutex lock;

@@ -7,10 +7,12 @@
 
 #include "preload/interpose/far_allocator.h"
 #include "preload/interpose/far_callers.h"
+#include "preload/interpose/far_calls.h"
 #include "preload/interpose/far_descriptors.h"
 #include "preload/interpose/far_runtime.h"
 #include "preload/interpose/far_store.h"
 #include "preload/interpose/far_watch.h"
+#include "farmem/fault_signal.h"
 #include "farmem/view.h"
 #include "os/last_words.h"
 #include "os/low_descriptors.h"
@@ -24,25 +26,38 @@ constinit farmem::ViewPublisher* the_view = nullptr;
 struct FarMemory {
   std::unique_ptr<farmem::Store> store;
   std::unique_ptr<farmem::Pager> pager;
-  std::unique_ptr<farmem::FaultMessages> messages;
+  std::unique_ptr<farmem::FaultMessages> messages;  // Or by signal:
+  std::unique_ptr<farmem::FaultSignal> signal;
   std::unique_ptr<farmem::ViewPublisher> view;
 };
 
+// Messages serve system calls too, and cost the program nothing but at a fault; signals are there
+// for everybody, and catch every system call.
+Result<farmem::FaultDelivery> delivery_of(const FarSettings& settings) {
+  if (settings.faults) return *settings.faults;
+  const auto userfault = ISTHMUS_TRY(os::Userfault::open({}));
+  return userfault->origin() == os::UffdOrigin::kUserModeOnly ? farmem::FaultDelivery::kSignal
+                                                              : farmem::FaultDelivery::kMessage;
+}
+
 Result<FarMemory> make_far_memory(const FarSettings& settings) {
   FarMemory made;
+  const farmem::FaultDelivery delivery = ISTHMUS_TRY(delivery_of(settings));
   made.store = ISTHMUS_TRY(connect_far_store(settings));
   made.pager = ISTHMUS_TRY(farmem::Pager::create(*made.store,
                                                  {.region_bytes = settings.far_bytes,
                                                   .local_bytes = settings.local_bytes,
-                                                  .delivery = farmem::FaultDelivery::kMessage,
+                                                  .delivery = delivery,
                                                   .prefetch = settings.prefetch}));
-  if (made.pager->userfault().origin() == os::UffdOrigin::kUserModeOnly) {
+  if (delivery == farmem::FaultDelivery::kSignal) {
+    made.signal = ISTHMUS_TRY(start_fault_signal(*made.pager));
+  } else if (made.pager->userfault().origin() == os::UffdOrigin::kUserModeOnly) {
     return fail(ErrorCode::kDenied,
-                "the kernel lets this user serve page faults of programs, but not of system calls, "
-                "which programs give far memory to; run as root, or let the user open "
-                "/dev/userfaultfd");
+                "the kernel does not let this user serve page faults of system calls, as --faults "
+                "message does; leave it out, run as root, or let the user open /dev/userfaultfd");
+  } else {
+    made.messages = ISTHMUS_TRY(farmem::FaultMessages::start(*made.pager));
   }
-  made.messages = ISTHMUS_TRY(farmem::FaultMessages::start(*made.pager));
   made.view = ISTHMUS_TRY(farmem::ViewPublisher::create(*made.pager));
   return made;
 }
@@ -60,6 +75,8 @@ Result<void> start(const FarSettings& settings) {
   far_runtime.ranges = ISTHMUS_TRY(farmem::FarRanges::create(region)).release();
   // All of it stays until the process is gone: other threads may run to the very end.
   made.store.release();
+  const bool by_signal = made.signal != nullptr;
+  made.signal.release();
   far_runtime.pager = made.pager.release();
   far_runtime.messages = made.messages.release();
   the_view = made.view.release();
@@ -68,7 +85,7 @@ Result<void> start(const FarSettings& settings) {
   protect_descriptors(before);
   // Release: with the loads in is_far(), which find all of the above.
   far_runtime.bytes.store(region.bytes, std::memory_order_release);
-  return {};
+  return by_signal ? start_far_calls() : Result<void>{};
 }
 
 // Whether there is far memory now.

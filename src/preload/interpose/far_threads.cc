@@ -3,17 +3,20 @@
 //
 // Handlers of fork run in the order of their registration in the child, and against it before. Ours
 // are registered before everybody's: in the child the far region is served again before jemalloc
-// touches it, and the pager stops only when all that other handlers wait for has been let go.
+// touches it, and the pager stops only when all that other handlers wait for has been let go. Those
+// of the runtime's own libraries run with ours.
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 
 #include "preload/interpose/far_allocator.h"
+#include "preload/interpose/far_calls.h"
 #include "preload/interpose/far_fork.h"
 #include "preload/interpose/far_processor.h"
 #include "preload/interpose/far_runtime.h"
 #include "preload/interpose/far_watch.h"
 #include "os/signal_block.h"
+#include "os/syscall_dispatch.h"
 
 extern "C" void* __dso_handle;
 
@@ -54,6 +57,7 @@ int start_in_runtime(pthread_t* thread, const pthread_attr_t* attributes, void* 
   if (begun == nullptr) return EAGAIN;
   *begun = {work, argument};
   const os::SignalBlock block;  // Inherited: the program's handlers are not for our threads.
+  const os::DirectCalls direct;  // Nor is it caught.
   const int error = next_start()(thread, attributes, run_in_runtime, begun);
   if (error != 0) __libc_free(begun);
   return error;
@@ -75,7 +79,15 @@ extern "C" {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*work)(void*),
                    void* argument) noexcept {
   keep_no_processor();
-  if (runtime_depth == 0) return next_start()(thread, attributes, work, argument);
+  if (runtime_depth == 0) {
+    void* stack = nullptr;
+    std::size_t bytes = 0;
+    if (isthmus::os::is_caught() && attributes != nullptr &&
+        pthread_attr_getstack(attributes, &stack, &bytes) == 0) {
+      keep_stack_of_new_thread(stack, bytes);
+    }
+    return next_start()(thread, attributes, work, argument);
+  }
   return start_in_runtime(thread, attributes, work, argument);
 }
 
@@ -84,7 +96,9 @@ int __register_atfork(void (*prepare)(), void (*parent)(), void (*child)(), void
   static auto* const function = next<RegisterAtFork>("__register_atfork");
   static const int ours = function(before_fork, after_fork_in_parent, after_fork_in_child,
                                    &__dso_handle);
-  return ours != 0 ? ours : function(prepare, parent, child, owner);
+  if (ours != 0) return ours;
+  if (runtime_depth > 0 && add_fork_handlers({prepare, parent, child})) return 0;
+  return function(prepare, parent, child, owner);
 }
 
 }  // extern "C"
