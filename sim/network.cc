@@ -84,7 +84,8 @@ std::uint64_t Network::next_arrival_ns() const {
 
 void Network::carry(const wire::IpAddress& source, const wire::IpAddress& destination,
                     std::span<const std::byte> bytes) {
-  if (chance(faults_.lose)) {
+  if (chance(faults_.lose) || lose_next_from_ == source) {
+    if (lose_next_from_ == source) lose_next_from_.reset();
     ++lost_;
     return;
   }

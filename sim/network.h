@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <random>
 #include <vector>
@@ -34,6 +35,8 @@ class Network {
   rdma::PacketPort& open(const wire::IpAddress& address);
   // Nothing goes in or out of it any more: a killed host.
   void cut(const wire::IpAddress& address);
+  // The next datagram from there is lost.
+  void lose_next_from(const wire::IpAddress& address) { lose_next_from_ = address; }
 
   std::uint64_t now_ns() const { return now_ns_; }
   void advance_to(std::uint64_t now_ns) { now_ns_ = now_ns; }
@@ -64,6 +67,7 @@ class Network {
   std::uint64_t now_ns_ = 1'000'000'000;
   std::uint64_t order_ = 0;
   std::uint64_t lost_ = 0;
+  std::optional<wire::IpAddress> lose_next_from_;
   std::map<wire::IpAddress, std::unique_ptr<Port>> ports_;
   std::map<wire::IpAddress,
            std::priority_queue<Flight, std::vector<Flight>, std::greater<>>> flights_;

@@ -134,6 +134,19 @@ TEST_P(BothChannels, AbsentPeerIsNoticedInBoundedTime) {
   EXPECT_LT(network.now_ns() - before, 5 * rdma::kMinTimeoutNs) << "four tries";
 }
 
+TEST_P(BothChannels, TheLastAcknowledgementOfADestroyedQueuePairMayBeLost) {
+  join();
+  EXPECT_EQ(b.post_recv(7, 0, 100), 0);
+  ibv_send_wr wr{};
+  wr.opcode = IBV_WR_SEND;
+  EXPECT_EQ(a.post_send(wr, {a.sge(0, 8)}), 0);
+  network.lose_next_from(host_b.address);
+  run_until(network, {&host_b}, [&] { return !b.poll(*b.recv_cq).empty(); });
+  b.qp.reset();
+  EXPECT_EQ(network.lost(), GetParam() ? 0u : 1u);
+  EXPECT_EQ(sent(1)[0].status, IBV_WC_SUCCESS);
+}
+
 TEST_P(BothChannels, LocalKeyIsChecked) {
   join();
   ibv_send_wr wr{};

@@ -216,6 +216,12 @@ TEST(RdmaSim, Damage) { exchange_many({.faults = {.damage = 5}}); }
 TEST(RdmaSim, Everything) {
   exchange_many({.faults = {.lose = 5, .repeat = 5, .damage = 3, .delay = 10}});
 }
+// Many requests are sent again just before their answer comes.
+TEST(RdmaSim, RoundTripsAsLongAsTheTimeout) {
+  exchange_many({.faults = {.delay = 20,
+                            .delay_ns = rdma::kMinTimeoutNs,
+                            .latency_ns = rdma::kMinTimeoutNs / 2 - 400'000}});
+}
 TEST(RdmaSim, MemoryChannel) { exchange_many({.neighbours = true}); }
 TEST(RdmaSim, ChannelSwitchesUnderLoad) {
   exchange_many({.faults = {.lose = 2, .delay = 5}, .neighbours = true, .switch_channels = true});

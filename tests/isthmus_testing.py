@@ -9,6 +9,7 @@ on a line `skip: NAME: REASON`, which tools/run_tests collects.
 """
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import re
@@ -212,6 +213,12 @@ class Host:
         """`isthmus WORDS` for this host's daemon."""
         return Process([*self._prefix, ISTHMUS, "--socket", self.socket, *words])
 
+    def listen_count(self):
+        """How often a program has begun to listen for connection requests."""
+        done = subprocess.run([*self._prefix, ISTHMUS, "--socket", self.socket, "status", "--json"],
+                              capture_output=True, check=True, timeout=START_SECONDS)
+        return json.loads(done.stdout)["counters"]["cm_listens"]
+
     def gid_index(self):
         """The index of this host's IPv4 GID, as ibv_devinfo shows it."""
         if self._gid_index is None:
@@ -273,13 +280,30 @@ NOT_LISTENING = re.compile(
     r"|rpoll: ")
 
 
-def start_pair(server_host, client_host, server_argv, client_argv, limit):
+def spawn_listener(host, argv):
+    """A server that has called rdma_listen when this returns, where the daemon is ours."""
+    if not isinstance(host, Host):
+        return host.spawn(argv)
+    before = host.listen_count()
+    server = host.spawn(argv)
+    give_up = time.monotonic() + START_SECONDS
+    while host.listen_count() == before and time.monotonic() < give_up:
+        if server.wait(0.02) is not None:
+            break
+    return server
+
+
+def start_pair(server_host, client_host, server_argv, client_argv, limit, listens=False):
     """Starts a server and its client; returns both and the client's status after `limit` seconds.
 
     No server says when it listens, so a client that finds none is started again until
     START_SECONDS have passed. The caller stops both.
+
+    `listens`: the client waits for the server's rdma_listen. Needed where a client makes several
+    connections: one that comes too early is refused the first, is granted the second, gives up,
+    and the server ends because nobody is left whom it could accept.
     """
-    server = server_host.spawn(server_argv)
+    server = spawn_listener(server_host, server_argv) if listens else server_host.spawn(server_argv)
     give_up = time.monotonic() + START_SECONDS
     while True:
         client = client_host.spawn(client_argv)
@@ -297,12 +321,14 @@ def start_pair(server_host, client_host, server_argv, client_argv, limit):
             time.sleep(0.5)
 
 
-def run_pair(server_host, client_host, server_argv, client_argv, limit=30, server_ends=True):
+def run_pair(server_host, client_host, server_argv, client_argv, limit=30, server_ends=True,
+             listens=False):
     """Runs a server and its client; returns None, or the story of what went wrong.
 
     `server_ends`: the server exits by itself, with status 0.
     """
-    server, client, status = start_pair(server_host, client_host, server_argv, client_argv, limit)
+    server, client, status = start_pair(server_host, client_host, server_argv, client_argv, limit,
+                                        listens)
     try:
         if status != 0:
             problem = "took too long" if status is None else f"exit status {status}"

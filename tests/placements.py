@@ -119,11 +119,11 @@ class Placed:
         cls.server, cls.client = open_pair(cls.placement)
         cls.has_rxe = cls.placement.startswith("rxe")
 
-    def check_pair(self, server_argv, client_argv, limit=30, server_ends=True):
+    def check_pair(self, server_argv, client_argv, limit=30, **options):
         if self.has_rxe:
             limit *= GUEST_LIMIT_FACTOR
         story = testing.run_pair(self.server, self.client, server_argv, client_argv, limit,
-                                 server_ends)
+                                 **options)
         if story:
             self.fail(story)
 

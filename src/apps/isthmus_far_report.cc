@@ -172,7 +172,7 @@ std::string report_html(const FarReport& report) {
     return html + "<p>It ended before it was seen once.</p></body></html>\n";
   }
   const PagerStats& last = report.samples.back().stats;
-  const FarProcess process{.program = report.command.front(), .stats = last};
+  const FarProcess process{report.process_id, report.command.front(), last};
   html += fmt::format("<pre>{}</pre>\n", escaped(far_process_text(process)));
   html += "<h2>How long faults took</h2>\n" + histogram_svg(last.fault_times);
   html += charts(report.samples);

@@ -17,6 +17,7 @@ struct FarSample {
 
 struct FarReport {
   std::vector<std::string> command;
+  std::int32_t process_id = 0;
   int exit_status = 0;
   std::vector<FarSample> samples;            // In the order of time; the last is the end.
   std::vector<farmem::PageState> last_pages;  // As last seen.

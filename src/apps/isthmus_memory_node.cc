@@ -15,6 +15,7 @@
 #include "farmem/node/memory_node.h"
 #include "farmem/registry/node_entry.h"
 #include "farmem/registry/node_registration.h"
+#include "os/memory_calls.h"
 #include "os/signal_fd.h"
 
 namespace isthmus::apps {
@@ -48,6 +49,12 @@ void announce(const MemoryNode& node, const MemoryServeOptions& options) {
 }
 
 int serve(const MemoryServeOptions& options) {
+  const std::uint64_t present = os::physical_memory_bytes();
+  if (present != 0 && options.bytes > present) {
+    fmt::print(stderr, "isthmus-memory-node: --size {}M is more than this machine has, {}M\n",
+               options.bytes >> 20, present >> 20);
+    return kExitUsage;
+  }
   // Before any thread begins, so that all of them leave these signals to us.
   const auto signals = os::take_signals({SIGTERM, SIGINT});
   if (!signals) return fail_start(signals.error());

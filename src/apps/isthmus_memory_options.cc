@@ -2,13 +2,29 @@
 
 #include <CLI/CLI.hpp>
 
+#include "apps/isthmus_run_memory.h"
 #include "os/process.h"
 
 namespace isthmus::apps {
 
+namespace {
+
+// Text as `isthmus run --far-memory` takes it becomes a number of bytes.
+CLI::Validator size_of_text() {
+  const auto convert = [](std::string& text) {
+    const auto bytes = parse_size(text);
+    if (!bytes) return bytes.error().message;
+    text = std::to_string(*bytes);
+    return std::string();
+  };
+  return CLI::Validator(convert, "BYTES");
+}
+
+}  // namespace
+
 void declare_serve_options(CLI::App& app, MemoryServeOptions& options) {
   app.add_option("--size", options.bytes, "How much memory to donate, such as 8G or 512M")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(size_of_text())
       ->type_name("BYTES")
       ->required();
   app.add_option("--bind", options.bind, "Serve at this local address only (default: all)")
@@ -23,7 +39,7 @@ void declare_serve_options(CLI::App& app, MemoryServeOptions& options) {
                  "$ISTHMUS_DIRECTORY or the usual place)")
       ->type_name("FILE");
   app.add_option("--slab", options.slab_bytes, "What is lent at a time; the same on all nodes")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(size_of_text())
       ->type_name("BYTES")
       ->default_str("64M");
   app.add_option("--lease", options.lease_ms,

@@ -181,6 +181,12 @@ CommandResult run_program(const GlobalOptions& global, const RunOptions& options
   if (const auto runnable = check_program(*program); !runnable) return report(runnable.error());
 
   const RunMemory memory = ISTHMUS_TRY(check_run_memory(options, os::physical_memory_bytes()));
+  if (memory.far_bytes > 0) {
+    // Without the right to ask, the program's start says what is missing.
+    const auto features = os::Userfault::supported();
+    const std::string caution = features ? caution_for(*features) : "";
+    if (!caution.empty()) ISTHMUS_LOG(kWarning, "%s", caution.c_str());
+  }
   const std::string libraries = ISTHMUS_TRY(find_libraries());
   const std::string socket = ISTHMUS_TRY(choose_socket(global));
   const os::EnvironmentChanges environment =

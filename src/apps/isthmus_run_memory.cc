@@ -83,6 +83,13 @@ Result<RunMemory> check_run_memory(const RunOptions& options, std::uint64_t pres
   return memory;
 }
 
+std::string caution_for(os::UffdFeatures features) {
+  if ((features & os::kUffdMove) != 0) return {};
+  // A page that is copied out and dropped is not the one that a device goes on writing to.
+  return "this kernel can only copy pages that leave, not move them (UFFDIO_MOVE came with Linux "
+         "6.8): far memory is slower, and what programs read from files with O_DIRECT may be lost";
+}
+
 Result<os::EnvironmentChanges> memory_environment(const RunMemory& memory,
                                                   const RunOptions& options) {
   std::string nodes;

@@ -8,6 +8,7 @@
 #include "apps/isthmus_options.h"
 #include "base/result.h"
 #include "os/child_process.h"
+#include "os/userfault.h"
 
 namespace isthmus::apps {
 
@@ -21,6 +22,9 @@ struct RunMemory {
 
 // kInvalid names the option. `present_bytes` is the memory of this machine.
 Result<RunMemory> check_run_memory(const RunOptions& options, std::uint64_t present_bytes);
+
+// What a program must not do on a kernel with these features; empty: it may do everything.
+std::string caution_for(os::UffdFeatures features);
 
 // With far memory; asks the directory for memory nodes unless the options name some.
 Result<os::EnvironmentChanges> memory_environment(const RunMemory& memory,

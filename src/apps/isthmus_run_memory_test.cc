@@ -56,6 +56,11 @@ TEST(RunMemory, IsOffByDefault) {
   EXPECT_EQ(memory->far_bytes, 0u);
 }
 
+TEST(RunMemory, WarnsOfKernelsThatCannotMovePages) {
+  EXPECT_EQ(caution_for(os::kUffdWp | os::kUffdMove), "");
+  EXPECT_NE(caution_for(os::kUffdWp).find("O_DIRECT may be lost"), std::string::npos);
+}
+
 TEST(RunMemory, RefusesEachMistakeByName) {
   using Change = std::function<void(RunOptions&)>;
   const std::pair<Change, const char*> wrong[] = {

@@ -22,11 +22,18 @@ class Watcher {
   explicit Watcher(FarReport& report) : report_(report), start_ns_(os::now_ns()) {}
 
   // Until `ended` is readable, and once more then.
-  void watch(std::int32_t process_id, int ended) {
+  void watch(int ended) {
     const int fds[] = {ended};
     for (std::uint64_t interval_ns = kIntervalNs;;) {
       const bool last = os::wait_readable(fds, interval_ns) != 0;
-      sample(process_id);
+      // Anew each time: after exec() the far memory is another one. One that was left has no more
+      // numbers but the last, which the program wrote at its end.
+      if (auto view = farmem::View::open(report_.process_id)) {
+        view_ = std::move(*view);
+        sample();
+      } else if (last && view_ != nullptr) {
+        sample();
+      }
       if (last) return;
       if (report_.samples.size() < kMostSamples) continue;
       for (std::size_t index = 0; index < kMostSamples / 2; ++index) {
@@ -38,12 +45,7 @@ class Watcher {
   }
 
  private:
-  void sample(std::int32_t process_id) {
-    if (view_ == nullptr) {
-      auto view = farmem::View::open(process_id);
-      if (!view) return;  // It is not that far yet.
-      view_ = std::move(*view);
-    }
+  void sample() {
     const auto stats = view_->stats();
     if (!stats) return;
     report_.samples.push_back(
@@ -69,8 +71,8 @@ CommandResult run_with_report(const std::vector<std::string>& command,
   std::thread watcher;
   const auto status =
       os::run_in_foreground(command, environment, [&](std::int32_t process_id) {
-        watcher = std::thread(
-            [&report, process_id, &ended] { Watcher(report).watch(process_id, ended.get()); });
+        report.process_id = process_id;
+        watcher = std::thread([&report, &ended] { Watcher(report).watch(ended.get()); });
       });
   if (watcher.joinable()) {
     os::signal(ended.get());

@@ -202,6 +202,7 @@ Result<void> Manager::listen(IdHandle handle, std::int32_t backlog) {
   ISTHMUS_TRY_VOID(ports_.listen(id->space, id->source.port, handle));
   const bool usable = backlog > 0 && static_cast<std::uint32_t>(backlog) < kMaxBacklog;
   id->backlog = usable ? static_cast<std::uint32_t>(backlog) : kMaxBacklog;
+  if (id->state != IdState::kListening) ++counters_.listens;
   id->state = IdState::kListening;
   return {};
 }

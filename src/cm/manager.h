@@ -186,6 +186,7 @@ struct ManagerCounters {
   std::uint64_t established = 0;
   std::uint64_t refused_backlog = 0;
   std::uint64_t revoked = 0;
+  std::uint64_t listens = 0;       // Ids that began to.
 };
 
 class Manager : private AgentListener {

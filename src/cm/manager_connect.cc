@@ -253,6 +253,9 @@ Result<QpAttributes> Manager::qp_attributes(IdHandle handle, std::uint32_t state
     attributes.mask |= IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
     return attributes;
   }
+  if (exchange == nullptr && id->state == IdState::kClosed) {
+    return fail(ErrorCode::kInvalid, "init_qp_attr: the peer has given up, or it is over");
+  }
   if (exchange == nullptr || exchange->values.remote_qpn == 0) {
     return fail(ErrorCode::kInvalid, "init_qp_attr: the peer's queue pair is not known yet");
   }

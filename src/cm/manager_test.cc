@@ -170,6 +170,7 @@ TEST_F(ManagerTest, ConnectsAndDisconnects) {
 TEST_F(ManagerTest, CountsOneRequestAndOneReplyPerConnection) {
   established();
   EXPECT_EQ(a.manager.counters().requests_out, 1u);
+  EXPECT_EQ(b.manager.counters().listens, 1u);
   EXPECT_EQ(b.manager.counters().requests_in, 1u);
   EXPECT_EQ(b.manager.counters().replies_out, 1u);
   EXPECT_EQ(a.manager.counters().replies_in, 1u);
@@ -427,6 +428,12 @@ TEST_F(ManagerTest, ADyingProgramTellsItsPeers) {
   EXPECT_EQ(events[0].id, passive);
   EXPECT_EQ(events[1].type, EventType::kRejected);
   EXPECT_EQ(events[1].id, asked);
+
+  // The other program has not read that yet. Expect: its steps fail, and say why.
+  const auto attributes = b.manager.qp_attributes(asked, IBV_QPS_RTR);
+  ASSERT_FALSE(attributes);
+  EXPECT_NE(attributes.error().message.find("has given up"), std::string::npos);
+  EXPECT_FALSE(b.manager.accept(0, asked, parameters(kQpnOfB + 1), {}));
 }
 
 TEST_F(ManagerTest, RestoresAnEstablishedConnection) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "control/cm_service.h"
 #include "control/cm_translate.h"
 #include "os/clock.h"
@@ -41,6 +42,8 @@ void CmService::answer(CmClient& client, const attach::CmRequestHeader& header,
     send(*reply);
     return;
   }
+  ISTHMUS_LOG(kDebug, "process %d: %s", client.credentials.process_id,
+              reply.error().message.c_str());
   attach::CmPlainReply failure;
   failure.header.error = static_cast<std::int32_t>(reply.error().code);
   send(failure);

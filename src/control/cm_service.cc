@@ -265,6 +265,7 @@ std::vector<CmService::NamedCounter> CmService::counters() const {
   const cm::ManagerCounters& core = manager_.counters();
   const cm::AgentCounters& agent = manager_.agent_counters();
   return {
+      {"cm_listens", core.listens},
       {"cm_requests_out", core.requests_out},
       {"cm_requests_in", core.requests_in},
       {"cm_replies_out", core.replies_out},

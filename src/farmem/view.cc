@@ -68,7 +68,7 @@ Result<std::unique_ptr<View>> View::open(std::int32_t process_id) {
   }
   return fail(ErrorCode::kNotFound,
               "the memory of process %d is not far; it was not started by isthmus run "
-              "--far-memory",
+              "--far-memory, nor asked for any itself",
               process_id);
 }
 

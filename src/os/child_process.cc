@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,6 +63,43 @@ Result<pid_t> spawn(const std::vector<std::string>& argv, const EnvironmentChang
   return pid;
 }
 
+// Signals that end a program or that it may have its own use for, as long as this object lives.
+class PassedSignals {
+ public:
+  PassedSignals() {
+    sigset_t passed;
+    sigemptyset(&passed);
+    for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
+      sigaddset(&passed, number);
+    }
+    pthread_sigmask(SIG_BLOCK, &passed, &before_);
+    arrived_ = Fd{signalfd(-1, &passed, SFD_CLOEXEC | SFD_NONBLOCK)};
+  }
+  ~PassedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  PassedSignals(const PassedSignals&) = delete;
+  PassedSignals& operator=(const PassedSignals&) = delete;
+
+  const sigset_t& before() const { return before_; }
+
+  // The child is waited for by nobody else, so the number stays its own.
+  void pass_on_until_end(pid_t child) const {
+    const Fd process{static_cast<int>(syscall(SYS_pidfd_open, child, 0))};
+    if (!process || !arrived_) return;
+    std::array<pollfd, 2> watched{pollfd{process.get(), POLLIN, 0}, {arrived_.get(), POLLIN, 0}};
+    while (poll(watched.data(), watched.size(), -1) >= 0 || errno == EINTR) {
+      if (watched[0].revents != 0) return;
+      signalfd_siginfo info{};
+      if (read(arrived_.get(), &info, sizeof info) != sizeof info) continue;
+      // Those of the terminal have the code SI_KERNEL.
+      if (info.ssi_code <= 0) kill(child, static_cast<int>(info.ssi_signo));
+    }
+  }
+
+ private:
+  sigset_t before_{};
+  Fd arrived_;
+};
+
 }  // namespace
 
 Result<FinishedProcess> run_to_end(const std::vector<std::string>& argv) {
@@ -106,28 +144,17 @@ Result<int> run_with_log(const std::vector<std::string>& argv, const std::string
 Result<int> run_in_foreground(const std::vector<std::string>& argv,
                               const EnvironmentChanges& changes,
                               const std::function<void(std::int32_t)>& on_start) {
-  struct sigaction ignore {};
-  ignore.sa_handler = SIG_IGN;
-  struct sigaction old_interrupt {};
-  struct sigaction old_quit {};
-  sigaction(SIGINT, &ignore, &old_interrupt);
-  sigaction(SIGQUIT, &ignore, &old_quit);
+  const PassedSignals signals;
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
-  sigset_t defaults;
-  sigemptyset(&defaults);
-  if (old_interrupt.sa_handler != SIG_IGN) sigaddset(&defaults, SIGINT);
-  if (old_quit.sa_handler != SIG_IGN) sigaddset(&defaults, SIGQUIT);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  posix_spawnattr_setsigmask(&attributes, &signals.before());
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   auto started = spawn(argv, changes, nullptr, &attributes);
   posix_spawnattr_destroy(&attributes);
-  if (started && on_start) on_start(*started);
-  Result<int> status =
-      started ? wait_for_end(*started) : Result<int>{std::unexpected(std::move(started.error()))};
-  sigaction(SIGINT, &old_interrupt, nullptr);
-  sigaction(SIGQUIT, &old_quit, nullptr);
-  return status;
+  const pid_t pid = ISTHMUS_TRY(std::move(started));
+  if (on_start) on_start(pid);
+  signals.pass_on_until_end(pid);
+  return wait_for_end(pid);
 }
 
 Error replace_process(const std::vector<std::string>& argv, const EnvironmentChanges& changes) {

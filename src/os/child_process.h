@@ -25,9 +25,10 @@ Result<FinishedProcess> run_to_end(const std::vector<std::string>& argv);
 // The same with both streams going to a file, which a process that stays behind may keep open.
 Result<int> run_with_log(const std::vector<std::string>& argv, const std::string& log_path);
 
-// Starts a program with the standard streams of this process and waits for it. Meanwhile this
-// process ignores SIGINT and SIGQUIT, as a shell does: the terminal sends them to both. `started`
-// is called with its process number before the wait.
+// Starts a program with the standard streams of this process and waits for it. Meanwhile the
+// calling thread, and those it starts, block the signals that end programs: one that a process sent
+// here is passed on, one of the terminal went to both anyway. `started` is called with its process
+// number before the wait.
 Result<int> run_in_foreground(const std::vector<std::string>& argv,
                               const EnvironmentChanges& changes,
                               const std::function<void(std::int32_t)>& started = {});

@@ -4,6 +4,7 @@
 #include "os/child_process.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,6 +34,21 @@ TEST(ChildProcess, ChangesTheEnvironment) {
   const auto status = run_in_foreground({"sh", "-c", "[ \"$ISTHMUS_A\" = 1 ] && [ -n \"$PATH\" ]"},
                                         {{"ISTHMUS_A", "1"}});
   EXPECT_EQ(status.value(), 0);
+}
+
+TEST(ChildProcess, PassesSignalsOn) {
+  // Each says so to its parent, which is this test, once it is ready for the answer.
+  for (const char* name : {"TERM", "INT", "HUP", "QUIT", "USR1"}) {
+    const std::string script = std::string("trap 'kill $!; exit 9' ") + name +
+                               "; sleep 20 & kill -" + name + " $PPID; wait";
+    EXPECT_EQ(run_in_foreground({"bash", "-c", script}, {}).value(), 9) << name;
+  }
+  // One without a handler ends as it would without us.
+  const auto ended = run_in_foreground({"sh", "-c", "kill -TERM $PPID; exec sleep 20"}, {});
+  EXPECT_EQ(ended.value(), 128 + 15);
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+  EXPECT_FALSE(sigismember(&blocked, SIGTERM));
 }
 
 TEST(ChildProcess, ALogMayStayOpenInWhatStaysBehind) {

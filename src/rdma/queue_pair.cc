@@ -348,11 +348,15 @@ void QueuePair::retire_sends() {
   }
 }
 
-// The peer would wait in vain for the acknowledgement of what we have executed.
+// The peer would wait in vain for the acknowledgement of what we have executed. The last one goes
+// twice: were it lost, the peer would ask again, and nobody would be left to answer.
 void QueuePair::send_owed_answers() {
-  if (!receives() || !responder.has_answers()) return;
-  responder.transmit(engine_.burst);
-  engine_.burst.flush();
+  if (!receives()) return;
+  while (responder.has_answers() || responder.acknowledge_again()) {
+    const bool more = responder.transmit(engine_.burst);
+    engine_.burst.flush();
+    if (more) return;
+  }
 }
 
 void QueuePair::flush_sends() {

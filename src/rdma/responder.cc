@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "rdma/engine_state.h"
 #include "rdma/queue_pair.h"
@@ -33,6 +34,7 @@ void Responder::reset() {
   expected_ = Psn{};
   msn_ = 0;
   gap_reported_ = false;
+  acknowledged_ = false;
   drop_message();
   answers_.clear();
   atomics_.fill({});
@@ -79,9 +81,8 @@ void Responder::on_request(const wire::RocePacket& packet, std::uint64_t) {
   gap_reported_ = false;
   expected_ = expected_.plus(psns);
   const Kind kind = wire::info(packet.bth.opcode).kind;
-  if (packet.bth.ack_request && (kind == Kind::kSend || kind == Kind::kWrite)) {
-    answer_ack(psn, wire::ack_syndrome());
-  }
+  acknowledged_ = packet.bth.ack_request && (kind == Kind::kSend || kind == Kind::kWrite);
+  if (acknowledged_) answer_ack(psn, wire::ack_syndrome());
 }
 
 bool Responder::check_position(const wire::RocePacket& packet) const {
@@ -376,6 +377,12 @@ void Responder::answer_ack(Psn psn, std::uint8_t syndrome) {
     return;
   }
   answer(next);
+}
+
+bool Responder::acknowledge_again() {
+  if (!std::exchange(acknowledged_, false)) return false;
+  answer_ack(expected_.previous(), wire::ack_syndrome());
+  return true;
 }
 
 void Responder::answer(const Answer& next) {

@@ -34,6 +34,8 @@ class Responder {
   void reset();
   Psn expected() const { return expected_; }
   bool has_answers() const { return !answers_.empty(); }
+  // Acknowledges once more what was acknowledged last. False: nothing was, or more came since.
+  bool acknowledge_again();
 
   void on_request(const wire::RocePacket& packet, std::uint64_t now);
   // UC: no acknowledgements, a broken message is dropped.
@@ -102,6 +104,7 @@ class Responder {
   Psn expected_;
   std::uint32_t msn_ = 0;  // Messages completed, 24 bits.
   bool gap_reported_ = false;
+  bool acknowledged_ = false;  // What was executed last.
   Message message_ = Message::kNone;
   bool has_receive_ = false;
   Receive receive_;

@@ -95,6 +95,11 @@ class Pages(WithNodes):
         status, output = self.run_probe([place], 1, 1, "sessions")
         self.assertEqual(status, 0, output + node.output())
 
+    def test_each_question_has_its_own_answer(self):
+        node, place = self.node()
+        status, output = self.run_probe([place], 1, 1, "questions")
+        self.assertEqual(status, 0, output + node.output())
+
     def test_a_node_survives_nonsense(self):
         node, place = self.node()
         status, output = self.run_probe([place], 1, 1, "nonsense")
@@ -198,8 +203,8 @@ class NodeFaults(WithNodes):
                 self.finish(alone, first)
             else:
                 self.assertEqual(alone.wait(LOST_SECONDS), PAGE_LOST, alone.output())
-                self.assertTrue(copied.wait_for(f"memory node {one} is gone", LOST_SECONDS),
-                                copied.output())
+                said = f"memory node {one} is gone: it does not answer, transport retry counter"
+                self.assertTrue(copied.wait_for(said, LOST_SECONDS), copied.output())
             self.finish(copied, second)
         finally:
             first.signal(signal.SIGCONT)

@@ -30,14 +30,15 @@ class ConnectionManager(placements.Placed):
         self.rping("-C", 20, "-q")
 
     def test_ucmatose(self):
-        self.serve("ucmatose", "-c", 4, "-C", 10, "-S", 1000)
+        self.serve("ucmatose", "-c", 4, "-C", 10, "-S", 1000, listens=True)
 
     def test_udaddy(self):
         words = ["udaddy", "-c", 3, "-C", 10, "-S", 100]
-        self.check_pair([*words, "-b", self.server.address], [*words, "-s", self.server.address])
+        self.check_pair([*words, "-b", self.server.address], [*words, "-s", self.server.address],
+                        listens=True)
 
     def test_cmtime(self):
-        self.serve("cmtime", "-c", 20, server_ends=False)
+        self.serve("cmtime", "-c", 20, server_ends=False, listens=True)
 
     def test_rdma_client_server(self):
         words = ["-p", testing.fresh_port()]

@@ -6,6 +6,7 @@
 //     store_probe NODES MIB REPLICAS bench   times single pages
 //     store_probe NODE 1 1 sessions          reads with rights of its own session and of another
 //     store_probe NODE 1 1 nonsense          sends what no program of ours would
+//     store_probe NODE 1 1 questions         asks while signs of life are under way
 //
 // Exit status: 0; 1: could not begin; 3: a page was lost; 4: a page has other contents.
 #include <algorithm>
@@ -334,6 +335,22 @@ int nonsense(const NodeAddress& node) {
   return 0;
 }
 
+// Expect: each question has its own answer, not that to the sign of life before it.
+int questions(const NodeAddress& node) {
+  const auto connection = NodeConnection::connect({.address = node, .label = "probe", .token = {}});
+  if (!connection) return kFailed;
+  for (int round = 0; round < 1000; ++round) {
+    (*connection)->beat();
+    const auto granted = (*connection)->reserve(1);
+    const auto released = granted ? (*connection)->release(granted->slabs[0].slab)
+                                  : Result<void>(std::unexpected(granted.error()));
+    if (released) continue;
+    std::printf("round %d: %s\n", round, released.error().message.c_str());
+    return kPageWrong;
+  }
+  return 0;
+}
+
 int run(int argc, char** argv) {
   if (argc != 5) return kFailed;
   VerbsStoreOptions options{.nodes = {},
@@ -349,6 +366,7 @@ int run(int argc, char** argv) {
   const std::string command = argv[4];
   if (command == "sessions") return sessions(options.nodes.front());
   if (command == "nonsense") return nonsense(options.nodes.front());
+  if (command == "questions") return questions(options.nodes.front());
   // Before any thread begins, so that none of them ends by it.
   os::Fd end;
   if (command == "churn") {

@@ -129,12 +129,21 @@ Result<void> SqliteFile::execute(const char* sql) {
   return {};
 }
 
+Result<void> SqliteFile::check_place() {
+  int has_moved = 0;
+  sqlite3_file_control(connection_, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved);
+  if (has_moved == 0) return {};
+  return fail(ErrorCode::kUnreachable, "directory file %s is not there any more",
+              sqlite3_db_filename(connection_, "main"));
+}
+
 std::uint64_t SqliteFile::changed_rows() const {
   return static_cast<std::uint64_t>(sqlite3_changes64(connection_));
 }
 
 Result<std::unique_ptr<SqliteTransaction>> SqliteTransaction::begin(SqliteFile& file,
                                                                     TransactionKind kind) {
+  ISTHMUS_TRY_VOID(file.check_place());
   // A reader that turned into a writer could find that others have written since it read.
   ISTHMUS_TRY_VOID(file.execute(kind == TransactionKind::kWrite ? "BEGIN IMMEDIATE" : "BEGIN"));
   return std::unique_ptr<SqliteTransaction>(new SqliteTransaction(file));

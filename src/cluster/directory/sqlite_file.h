@@ -57,6 +57,9 @@ class SqliteFile {
   SqliteQuery query(const char* sql) { return SqliteQuery(connection_, sql); }
   // Several statements, no rows.
   Result<void> execute(const char* sql);
+  // kUnreachable: another file is at its path, or none. SQLite would go on with the old one, which
+  // nobody else sees any more.
+  Result<void> check_place();
   // Rows changed by the last statement.
   std::uint64_t changed_rows() const;
 

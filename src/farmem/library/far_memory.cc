@@ -18,6 +18,7 @@
 #include "farmem/node_address.h"
 #include "farmem/pager.h"
 #include "farmem/remote/verbs_store.h"
+#include "farmem/view.h"
 #include "os/last_words.h"
 #include "os/process.h"
 
@@ -29,6 +30,7 @@ struct isthmus_far {
   std::unique_ptr<farmem::Pager> pager;
   std::unique_ptr<farmem::FaultSignal> signal;
   std::unique_ptr<farmem::FaultMessages> messages;
+  std::unique_ptr<farmem::ViewPublisher> view;  // For `isthmus memory stats`.
   std::mutex lock;
   std::unique_ptr<farmem::FarRanges> ranges;  // Under the lock.
 };
@@ -101,6 +103,7 @@ Result<std::unique_ptr<isthmus_far>> create(const isthmus_far_options& options) 
   } else {
     far->signal = ISTHMUS_TRY(farmem::FaultSignal::start(*far->pager));
   }
+  far->view = ISTHMUS_TRY(farmem::ViewPublisher::create(*far->pager));
   far->ranges = ISTHMUS_TRY(farmem::FarRanges::create(far->pager->region()));
   return far;
 }

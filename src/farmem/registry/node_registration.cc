@@ -39,7 +39,10 @@ NodeRegistration::~NodeRegistration() {
 void NodeRegistration::run() {
   const std::array<int, 2> fds{wake_.get(), node_.changed_fd};
   while (!stopping_) {
-    note(step());
+    const Result<void> done = step();
+    note(done);
+    // It may come back as another one, where a lease of the first is nobody's or somebody else's.
+    if (!done && done.error().code != ErrorCode::kBusy) forget_directory();
     if (os::wait_readable(fds, times_.look_ms * os::kNsPerMs) == 0) continue;
     os::wait_readable(std::span(fds).first(1), kSettleNs);
     os::drain(node_.changed_fd);
@@ -56,6 +59,12 @@ Result<void> NodeRegistration::step() {
   }
   node_.set_draining(drain.has_value());
   return publish();
+}
+
+void NodeRegistration::forget_directory() {
+  directory_.reset();
+  lease_ = {};
+  published_.clear();
 }
 
 Result<void> NodeRegistration::keep_lease() {

@@ -52,6 +52,7 @@ class NodeRegistration {
 
   void run();
   Result<void> step();
+  void forget_directory();
   Result<void> keep_lease();
   Result<void> publish();
   void note(const Result<void>& result);

@@ -154,6 +154,16 @@ TEST_F(NodeRegistrationTest, ComesBackWhenItsLeaseWasLost) {
   EXPECT_TRUE(awaits_free("one", 100));
 }
 
+TEST_F(NodeRegistrationTest, ComesBackInAFileThatTookThePlaceOfTheFirst) {
+  Node node{1};
+  const auto registration = start(node, "one", {.lease_ms = 300, .look_ms = 20});
+  EXPECT_TRUE(awaits_free("one", 100));
+  directory.reset();
+  for (const char* part : {"", "-wal", "-shm"}) std::filesystem::remove(folder.file() + part);
+  directory = folder.open();
+  EXPECT_TRUE(awaits_free("one", 100));
+}
+
 TEST_F(NodeRegistrationTest, WaitsForADirectoryThatIsAway) {
   Node node{1};
   std::atomic<int> tries = 0;

@@ -153,13 +153,13 @@ Result<void> NodeConnection::tell_of_heirs(Heirs heirs) {
 Result<NodeReply> NodeConnection::exchange(const NodeRequest& request) {
   const std::lock_guard lock{mutex_};
   const std::uint64_t deadline = os::now_ns() + kPatienceMs * os::kNsPerMs;
+  awaited_.reset();
   reply_.reset();
   take_completions();
-  bool posted = false;
   while (!closed_) {
-    if (!posted && std::popcount(places_under_way_) < static_cast<int>(ControlEndpoint::kDepth)) {
+    if (!awaited_ && std::popcount(places_under_way_) < static_cast<int>(ControlEndpoint::kDepth)) {
       ISTHMUS_TRY_VOID(post(request));
-      posted = true;
+      awaited_ = sequence_;
     }
     take_completions();
     if (reply_) return *std::exchange(reply_, std::nullopt);
@@ -217,7 +217,7 @@ void NodeConnection::take_reply(const ControlEndpoint::Completed& done) {
     return;
   }
   // Answers to what nobody waits for any more are passed over, such as those to KeepAlive.
-  if (reply->sequence == sequence_) reply_ = std::move(reply->body);
+  if (awaited_ == reply->sequence) reply_ = std::move(reply->body);
   if (!endpoint_->receive(done.place)) close("its connection is broken");
 }
 

@@ -100,7 +100,8 @@ class NodeConnection {
   mutable std::mutex mutex_;
   std::uint32_t sequence_ = 0;
   std::uint32_t places_under_way_ = 0;  // Bit by place: sent, not completed.
-  std::optional<NodeReply> reply_;      // To the last request.
+  std::optional<std::uint32_t> awaited_;  // The request that somebody waits for, once it is sent.
+  std::optional<NodeReply> reply_;        // To that one.
   std::atomic<bool> closed_{false};
   std::string reason_;
 };

@@ -49,9 +49,18 @@ void SlabMap::end_write(SlotRun run) {
   }
 }
 
-bool SlabMap::mark_gone(std::uint32_t node) {
+bool SlabMap::mark_gone(std::uint32_t node, std::uint32_t status) {
+  std::uint32_t none = 0;
+  gone_status_[node].compare_exchange_strong(none, status);
   if (gone_[node].exchange(true)) return false;
   os::signal(alarm_.get());
+  return true;
+}
+
+bool SlabMap::all_told() const {
+  for (std::uint32_t node = 0; node < kMostNodes; ++node) {
+    if (gone_[node] && !told_[node]) return false;
+  }
   return true;
 }
 

@@ -72,8 +72,13 @@ class SlabMap {
   void end_write(SlotRun run);
 
   bool is_gone(std::uint32_t node) const { return gone_[node]; }
-  // Readable on alarm_fd() for whoever cares for the rest. True: it was not before.
-  bool mark_gone(std::uint32_t node);
+  // Readable on alarm_fd() for whoever cares for the rest. True: it was not before. `status`: the
+  // ibv_wc_status by which that was seen, for the message; 0: seen otherwise.
+  bool mark_gone(std::uint32_t node, std::uint32_t status = 0);
+  std::uint32_t status_of_gone(std::uint32_t node) const { return gone_status_[node]; }
+  // Whether somebody has told of every node that is gone, and that it was told of this one.
+  bool all_told() const;
+  void note_told(std::uint32_t node) { told_[node] = true; }
   int alarm_fd() const { return alarm_.get(); }
 
   // For the healer.
@@ -97,6 +102,8 @@ class SlabMap {
   std::unique_ptr<std::atomic<Place*>[]> current_;
   std::unique_ptr<Chunk[]> chunks_;  // None with a single copy.
   std::array<std::atomic<bool>, kMostNodes> gone_{};
+  std::array<std::atomic<std::uint32_t>, kMostNodes> gone_status_{};  // The first.
+  std::array<std::atomic<bool>, kMostNodes> told_{};
   const os::Fd alarm_;
 };
 

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <string_view>
+#include <utility>
 
 #include "base/assert.h"
 #include "os/address_range.h"
+#include "os/clock.h"
+#include "os/process.h"
 
 namespace isthmus::farmem {
 namespace {
@@ -15,6 +18,8 @@ constexpr int kCompletionsOfPoll = 16;
 constexpr unsigned kNodeShift = 16;
 static_assert(StoreChannel::kMostUnderWay <= 1u << kNodeShift);
 static_assert(kSlotBytes == os::kPageBytes);
+// The keeper of the store needs microseconds to tell of a node; on a busy machine, more.
+constexpr std::uint64_t kWordNs = 200 * os::kNsPerMs;
 
 // The caller is perhaps a signal handler.
 class KeepErrno {
@@ -155,7 +160,7 @@ void VerbsChannel::take(const ibv_wc& wc) {
   if (wc.status == IBV_WC_SUCCESS) {
     ++transfer.done;
   } else {
-    map_.mark_gone(node);
+    map_.mark_gone(node, wc.status);
     if (transfer.kind == Kind::kRead) {
       read_next_copy(index);
       return;
@@ -164,9 +169,17 @@ void VerbsChannel::take(const ibv_wc& wc) {
   end_if_done(index);
 }
 
+// Who hears of a loss ends the program. A person should know by then which node it was, and why.
+void VerbsChannel::await_word_of_loss() {
+  if (std::exchange(has_awaited_word_, true)) return;
+  const std::uint64_t give_up_ns = os::now_ns() + kWordNs;
+  while (!map_.all_told() && os::now_ns() < give_up_ns) os::yield_processor();
+}
+
 void VerbsChannel::end_if_done(TransferIndex index) {
   Transfer& transfer = transfers_[index];
   if (transfer.under_way > 0) return;
+  if (transfer.done == 0) await_word_of_loss();
   ISTHMUS_ASSERT(ended_count_ < ended_.size());
   ended_[ended_count_++] = {
       .ticket = transfer.ticket,

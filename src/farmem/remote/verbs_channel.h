@@ -71,6 +71,7 @@ class VerbsChannel final : public StoreChannel {
   bool post(TransferIndex index, std::uint32_t copy, unsigned flags);
   void read_next_copy(TransferIndex index);
   void take(const ibv_wc& wc);
+  void await_word_of_loss();
   void end_if_done(TransferIndex index);
   bool is_being_read(SlotRun run) const;
 
@@ -88,6 +89,7 @@ class VerbsChannel final : public StoreChannel {
   std::uint32_t free_count_ = kMostUnderWay;
   std::uint32_t reads_ = 0;       // Transfers.
   std::uint32_t work_ = 0;        // Work requests under way.
+  bool has_awaited_word_ = false;
   // Ended, not yet polled.
   std::array<StoreCompletion, kMostUnderWay> ended_{};
   std::uint32_t ended_count_ = 0;

@@ -299,9 +299,14 @@ bool VerbsStore::look_at_nodes() {
     node.abandoned = true;
     found = true;
     epoll_->remove(node.connection->event_fd());
-    const std::string story = "memory node " + node.connection->name() + " is gone: " +
-                              (closed ? node.connection->reason() : "it does not answer");
+    const auto status = static_cast<ibv_wc_status>(map_->status_of_gone(i));
+    std::string reason = closed ? node.connection->reason() : "it does not answer";
+    if (!closed && status != IBV_WC_SUCCESS) {
+      reason += std::string(", ") + ibv_wc_status_str(status);
+    }
+    const std::string story = "memory node " + node.connection->name() + " is gone: " + reason;
     ISTHMUS_LOG(kWarning, "%s", story.c_str());
+    map_->note_told(i);
     const std::lock_guard lock{mutex_};
     loss_ += (loss_.empty() ? "" : "; ") + story;
     for (VerbsChannel* channel : channels_) channel->fail_node(i);
