@@ -1,7 +1,7 @@
 """Far memory beside its peers: zram swap under a memory cgroup, and plenty of local memory.
 
-One load, far_memory (its file says what it does), and three programs. Each peer runs the same
-binary on the same data; what differs is who moves the pages.
+One load, far_memory (its file says what it does), three programs, and Redis under redis_load. Each
+peer runs the same binary on the same data; what differs is who moves the pages.
 """
 import contextlib
 import json
@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -282,3 +283,83 @@ def program_rows(row):
                 {"all local": program.native},
                 {"zram swap": lambda program=program: program.on_zram(50)})
             for program in programs]
+
+
+class Redis:
+    """A server filled with values of 1 KiB and asked by redis_load; `wrap` makes it far.
+
+    On one processor, the load on the other: else chance decides which half of the speed it is.
+    """
+
+    KEYS = 150_000
+    PHASES = ("get-uniform", "get-zipf", "set-uniform", "set-zipf")
+
+    def __init__(self, wrap):
+        for program in ("redis-check-rdb", "redis-cli"):
+            if not shutil.which(program):
+                raise Missing(f"{program} is not installed")
+        self._port = testing.fresh_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="isthmus-bench-")
+        # The same program as the server, in a package that starts none.
+        server = pathlib.Path(self._folder.name) / "redis-server"
+        server.symlink_to(shutil.which("redis-check-rdb"))
+        argv = wrap([server, "--port", self._port, "--bind", "127.0.0.1", "--save", ""])
+        self._process = testing.Process(["taskset", "-c", "0", *argv])
+
+    def __enter__(self):
+        if not self._process.wait_for("Ready to accept connections", 20):
+            raise RuntimeError(f"no Redis\n{self._process.output()}")
+        self.load("fill")
+        return self
+
+    def __exit__(self, *unused):
+        self._process.stop()
+        self._folder.cleanup()
+
+    def load(self, *phases):
+        argv = ["taskset", "-c", "1", testing.BUILD / "bin" / "redis_load", str(self._port),
+                "--keys", str(self.KEYS), *phases]
+        return subprocess.run(argv, check=True, text=True, timeout=LIMIT,
+                              stdout=subprocess.PIPE).stdout
+
+    def used_bytes(self):
+        text = subprocess.run(["redis-cli", "-p", str(self._port), "INFO", "memory"], check=True,
+                              text=True, stdout=subprocess.PIPE, timeout=LIMIT).stdout
+        return int(re.search(r"used_memory:(\d+)", text)[1])
+
+
+class RedisPair:
+    """The same server with all of its memory here, and with half of what it uses there."""
+
+    def __init__(self, host, node):
+        self._host, self._node = host, node
+        self._used_bytes = 0
+        self.local, self.far = Load(self._run_local), Load(self._run_far)
+
+    def _run_local(self):
+        with Redis(lambda argv: argv) as server:
+            self._used_bytes = server.used_bytes()
+            return server.load(*Redis.PHASES)
+
+    def _run_far(self):
+        if not self._used_bytes:
+            with Redis(lambda argv: argv) as server:
+                self._used_bytes = server.used_bytes()
+        far = [testing.ISTHMUS, "--socket", self._host.socket, "run", "--local-memory",
+               self._used_bytes // 2, "--far-memory", "1G", "--memory-node", self._node.address,
+               "--"]
+        with Redis(lambda argv: [*far, *argv]) as server:
+            return server.load(*Redis.PHASES)
+
+
+def redis_rows(row):
+    """GET and SET of values of 1 KiB, 50 clients, half of the memory far."""
+    host = testing.at_end.enter_context(
+        contextlib.closing(testing.Host(testing.loopback_address(25))))
+    node = testing.at_end.enter_context(contextlib.closing(MemoryNode(host)))
+    pair = RedisPair(host, node)
+    return [row(f"far-redis-{phase}", f"Redis {phase.replace('-', ' ')}, half of its memory far",
+                "/s", 0.85 if phase.endswith("zipf") else 0.6, True,
+                lambda phase=phase: pair.far.take(phase, "per_second"),
+                {"all local": lambda phase=phase: pair.local.take(phase, "per_second")})
+            for phase in Redis.PHASES]

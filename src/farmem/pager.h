@@ -169,9 +169,11 @@ class Pager {
   bool make_room(std::uint32_t wanted);
   bool evict_batch();
   std::uint32_t stage_dirty(std::span<const PageIndex> victims);
-  std::uint32_t move_out(PageIndex first, Frames::Run run);
+  os::AddressRange place_of(Frames::Run run) const;
+  os::UffdProgress move_out(PageIndex first, Frames::Run run);
   std::uint32_t stage_stuck(PageIndex page, std::uint32_t frame);
   bool copy_out(PageIndex page, std::uint32_t frame);
+  bool fill_frame(PageIndex page, std::uint32_t frame);
   void leaves(PageIndex page, std::uint32_t frame);
   bool has_own_slot(PageIndex page);
   void stays(PageIndex page);

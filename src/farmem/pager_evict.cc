@@ -112,12 +112,13 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
     empty(more);
     emptied_ = more.count;
   }
-  const std::uint32_t moved = moves_pages_ ? move_out(first, run) : 0;
-  if (moved > 0) {
-    take_leaving({run.first, moved});
-    return moved;
+  if (moves_pages_) {
+    const os::UffdProgress moved = move_out(first, run);
+    const auto count = static_cast<std::uint32_t>(moved.bytes / os::kPageBytes);
+    if (count == 0) return stage_stuck(first, run.first);
+    take_leaving({run.first, count});
+    return count;
   }
-  if (moves_pages_) return stage_stuck(first, run.first);
   if (copy_out(first, run.first)) {
     take_leaving({run.first, 1});
     leaves(first, run.first);
@@ -131,12 +132,21 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
 
 // A page that cannot be moved is shared with a child of fork(), or the kernel is writing to it or
 // reading from it on behalf of a system call: direct I/O. A copy of the former is our own and can
-// be moved; the latter stays, or what arrives would be lost.
+// be moved; the latter stays, or what arrives would be lost. One that the program has made
+// read-only or executable is of another kind than the frames: it is copied.
 std::uint32_t Pager::stage_stuck(PageIndex index, std::uint32_t frame) {
   if (!os::is_page_present(page(index).start)) {
     table_->set_state(index, PageState::kEmpty);  // Given back behind our back.
-  } else if (os::populate_for_writing(page(index)) && move_out(index, {frame, 1}) == 1) {
+    return 1;
+  }
+  os::populate_for_writing(page(index));
+  const os::UffdProgress moved = move_out(index, {frame, 1});
+  if (moved.verdict == os::UffdVerdict::kDone) {
     take_leaving({frame, 1});
+  } else if (moved.verdict == os::UffdVerdict::kInvalid && fill_frame(index, frame)) {
+    take_leaving({frame, 1});
+    leaves(index, frame);
+    drop_later(index);
   } else {
     stays(index);
   }
@@ -148,14 +158,17 @@ void Pager::take_leaving(Frames::Run run) {
   emptied_ -= run.count;
 }
 
+os::AddressRange Pager::place_of(Frames::Run run) const {
+  // SAFETY: an address for the kernel.
+  return {reinterpret_cast<std::uint64_t>(frames_->bytes(run.first)),
+          std::uint64_t{run.count} * os::kPageBytes};
+}
+
 // In one step, the page is in the frame and a touch of it is a fault, which waits for our lock.
-std::uint32_t Pager::move_out(PageIndex first, Frames::Run run) {
-  // SAFETY: addresses for the kernel.
-  const os::AddressRange to{reinterpret_cast<std::uint64_t>(frames_->bytes(run.first)),
-                            std::uint64_t{run.count} * os::kPageBytes};
-  const auto moved =
-      static_cast<std::uint32_t>(userfault_->move(to, page(first).start).bytes / os::kPageBytes);
-  for (std::uint32_t index = 0; index < moved; ++index) {
+os::UffdProgress Pager::move_out(PageIndex first, Frames::Run run) {
+  const os::UffdProgress moved = userfault_->move(place_of(run), page(first).start);
+  const auto count = static_cast<std::uint32_t>(moved.bytes / os::kPageBytes);
+  for (std::uint32_t index = 0; index < count; ++index) {
     if (is_zero(frames_->bytes(run.first + index))) {
       table_->set_state(first + index, PageState::kEmpty);
       ++stats_.evicted_zero;
@@ -164,6 +177,17 @@ std::uint32_t Pager::move_out(PageIndex first, Frames::Run run) {
     }
   }
   return moved;
+}
+
+// Copies a page to a frame that has no memory yet. False: the kernel has none.
+bool Pager::fill_frame(PageIndex index, std::uint32_t frame) {
+  userfault_->protect(page(index), os::UffdProtection::kOn);  // As in copy_out().
+  // SAFETY: a page of our region, and present.
+  const auto* bytes = reinterpret_cast<const std::byte*>(page(index).start);
+  const auto done = userfault_->copy(place_of({frame, 1}), bytes, os::UffdProtection::kOff);
+  if (done.verdict == os::UffdVerdict::kDone) return true;
+  userfault_->protect(page(index), os::UffdProtection::kOff);
+  return false;
 }
 
 // Copies a page to a frame. False: it is all zeros, or was given back behind our back.

@@ -44,6 +44,7 @@ Result<std::unique_ptr<ViewPublisher>> ViewPublisher::create(const Pager& pager)
 void ViewPublisher::write_last() {
   // SAFETY: written by create().
   auto* header = reinterpret_cast<ViewHeader*>(mapping_->data());
+  if (header->process_id != static_cast<std::uint32_t>(os::process_id())) return;
   header->last = pager_.stats();
   __atomic_store_n(&header->ended, 1, __ATOMIC_RELEASE);
 }

@@ -41,7 +41,7 @@ class ViewPublisher {
  public:
   static Result<std::unique_ptr<ViewPublisher>> create(const Pager& pager);
 
-  // The program ends now.
+  // The program ends now. In a child of fork(), which has no view, nothing.
   void write_last();
 
  private:

@@ -79,6 +79,19 @@ TEST_F(ViewTest, AChildIsNotItsParent) {
   close(ready[1]);
 }
 
+TEST_F(ViewTest, AChildsEndIsNotItsParents) {
+  const pid_t child = fork();
+  if (child == 0) {
+    publisher_->write_last();
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  auto view = View::open(os::process_id());
+  ASSERT_TRUE(view) << view.error().message;
+  *reinterpret_cast<volatile std::uint64_t*>(pager_->region().start) = 1;
+  EXPECT_EQ((*view)->stats()->faults_first, 1u);
+}
+
 TEST_F(ViewTest, RefusesWhoIsNotThere) {
   EXPECT_EQ(View::open(0x3fff'ffff).error().code, ErrorCode::kNotFound);
 }

@@ -125,6 +125,37 @@ class WithNode(unittest.TestCase):
         return done.returncode, done.stdout
 
 
+    def run_and_look(self, argv, text, last, **options):
+        """Runs a program that waits for its input after it has said `last`.
+
+        Returns its status, its output, and the memory of its own that it had here then: neither
+        files nor what it shares, such as a memory node's.
+        """
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=said,
+                                       stderr=subprocess.STDOUT, **options)
+            try:
+                process.stdin.write(text.encode())
+                process.stdin.flush()
+                give_up = time.monotonic() + LIMIT
+                while last not in self.read_all(said) and process.poll() is None:
+                    self.assertLess(time.monotonic(), give_up, self.read_all(said)[-2000:])
+                    time.sleep(0.02)
+                self.assertIsNone(process.poll(), self.read_all(said)[-2000:])
+                status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+                private = int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+                with contextlib.suppress(BrokenPipeError):
+                    process.communicate(b"\n", LIMIT)
+            finally:
+                process.kill()
+                process.wait()
+            return process.returncode, self.read_all(said), private * 1024
+
+    @staticmethod
+    def read_all(file):
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+
 class Programs(WithNode):
     def judge(self, argv, script=None, result=None, env=None, far=FAR):
         """Runs it natively and far; `result` is a file that it writes."""

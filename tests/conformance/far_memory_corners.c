@@ -1,5 +1,6 @@
 /* Places where far memory meets the kernel: stacks in it, five hundred threads, direct I/O into it,
- * locked pages, another's SIGBUS, pages given back. Prints a line for each; the same natively.
+ * locked pages, another's SIGBUS, pages given back, read-only, or reserved first. Prints a line for
+ * each; the same natively.
  *
  * usage: far_memory_corners FILE (to write, and to read with O_DIRECT) */
 #define _GNU_SOURCE
@@ -166,6 +167,45 @@ static void pages_given_back(void) {
          (unsigned long long)kept);
 }
 
+/* Data that is made read-only, or code, while it is here: more of it than may stay. */
+static void other_rights(int protection, const char *what) {
+  enum { BYTES = 24 << 20 };
+  uint64_t *some = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  for (size_t index = 0; index < BYTES / 8; ++index) some[index] = index * 3;
+  must(mprotect(some, BYTES, protection) == 0, what);
+  check_array(what);
+  uint64_t right = 0;
+  for (size_t index = 0; index < BYTES / 8; ++index) right += some[index] == index * 3;
+  munmap(some, BYTES);
+  printf("%s: %llu words\n", what, (unsigned long long)right);
+}
+
+/* Address space first, memory at fixed places in it later. */
+static void reserved(void) {
+  enum { ALL = 80 << 20, SOME = 24 << 20, MORE = 4 << 20 };
+  char *all = mmap(NULL, ALL, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  must(all != MAP_FAILED, "reserve");
+  char *start = all + (2 << 20);
+  must(mmap(start, SOME, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+           start, "map at a fixed place");
+  must(mprotect(start + SOME, MORE, PROT_READ | PROT_WRITE) == 0, "grow");
+  munmap(all, 2 << 20);
+  for (size_t page = 0; page < (SOME + MORE) / PAGE; ++page) {
+    memset(start + page * PAGE, (int)(page % 251), PAGE);
+  }
+  check_array("reserved");
+  size_t right = 0;
+  for (size_t page = 0; page < (SOME + MORE) / PAGE; ++page) {
+    right += start[page * PAGE + page % PAGE] == (char)(page % 251);
+  }
+  must(mmap(start, SOME, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == start &&
+           mprotect(start, SOME, PROT_READ) == 0, "begin anew");
+  size_t zeros = 0;
+  for (size_t page = 0; page < SOME / PAGE; ++page) zeros += start[page * PAGE] == 0;
+  munmap(start, ALL - (2 << 20));
+  printf("reserved: %zu right, %zu zeros\n", right, zeros);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   array = malloc((size_t)ARRAY_PAGES * PAGE);
@@ -177,6 +217,9 @@ int main(int argc, char **argv) {
   locked_pages();
   own_bus_error(argv[1]);
   pages_given_back();
+  other_rights(PROT_READ, "read-only");
+  other_rights(PROT_READ | PROT_WRITE | PROT_EXEC, "executable");
+  reserved();
   check_array("at the end");
   printf("all pages right\n");
   return 0;

@@ -99,31 +99,44 @@ def module_files(folder, names):
     return order
 
 
+def add_program(root, program):
+    """Copies a program to /bin below `root`, and the libraries that it needs."""
+    shutil.copy(program, root / "bin")
+    libraries = subprocess.run(["ldd", program], text=True, capture_output=True).stdout.split()
+    for library in filter(lambda word: word.startswith("/"), libraries):
+        (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, root / library[1:])
+
+
+def add_busybox(root, applets):
+    for name in ("bin", "proc", "sys", "dev"):
+        (root / name).mkdir()
+    add_program(root, pathlib.Path(shutil.which("busybox")))
+    for applet in applets:
+        (root / "bin" / applet).symlink_to("busybox")
+
+
+def write_initramfs(root, init, output):
+    (root / "init").write_text(init)
+    (root / "init").chmod(0o755)
+    names = subprocess.run(["find", "."], cwd=root, check=True, capture_output=True).stdout
+    archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names,
+                             check=True, capture_output=True).stdout
+    output.write_bytes(archive)
+
+
 def build_initramfs(modules, output):
-    busybox = pathlib.Path(shutil.which("busybox"))
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        for name in ("bin", "proc", "sys", "dev", "root", "modules"):
+        add_busybox(root, ("sh", "mount", "insmod", "cat", "echo", "switch_root"))
+        for name in ("root", "modules"):
             (root / name).mkdir()
-        shutil.copy(busybox, root / "bin/busybox")
-        for applet in ("sh", "mount", "insmod", "cat", "echo", "switch_root"):
-            (root / "bin" / applet).symlink_to("busybox")
-        libraries = subprocess.run(["ldd", busybox], text=True, capture_output=True).stdout.split()
-        for library in filter(lambda word: word.startswith("/"), libraries):
-            (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(library, root / library[1:])
         order = module_files(modules, MODULES)
         for path in order:
             shutil.copy(path, root / "modules")
         (root / "modules/order").write_text("\n".join(path.name for path in order))
-        init = root / "init"
-        init.write_text(INIT)
         shutil.copy(agent.__file__, root / "agent.py")
-        init.chmod(0o755)
-        names = subprocess.run(["find", "."], cwd=root, check=True, capture_output=True).stdout
-        archive = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names,
-                                 check=True, capture_output=True).stdout
-        output.write_bytes(archive)
+        write_initramfs(root, INIT, output)
 
 
 class GuestProcess:

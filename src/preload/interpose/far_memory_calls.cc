@@ -1,8 +1,8 @@
 // mmap and its family, in front of libc's: private anonymous memory of 64 KiB and more is far.
 //
 // Left to the kernel: files, shared and executable memory, stacks, fixed places outside the region,
-// and what is reserved without access. Where far memory is full, mapping fails: what does not fit
-// must not take local memory instead.
+// and most of what is reserved without access. Where far memory is full, mapping fails: what does
+// not fit must not take local memory instead.
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -66,15 +66,16 @@ int on_parts(const Parts& parts, OnKernel&& on_kernel, OnFar&& on_far) {
   return error == 0 ? 0 : fail_with(error);
 }
 
-bool may_be_far(const os::MapRequest& request, const void* caller) {
+bool is_private_data(const os::MapRequest& request) {
   constexpr int kOthers = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_STACK | MAP_GROWSDOWN |
                           MAP_HUGETLB | MAP_32BIT;
-  constexpr int kWanted = MAP_PRIVATE | MAP_ANONYMOUS;
+  return (request.flags & MAP_TYPE) == MAP_PRIVATE && (request.flags & MAP_ANONYMOUS) != 0 &&
+         (request.flags & kOthers) == 0;
+}
+
+bool may_be_far(const os::MapRequest& request, const void* caller) {
   if (!is_far_memory_on() || is_local_caller(caller, request.bytes)) return false;
-  if ((request.flags & MAP_TYPE) != MAP_PRIVATE || (request.flags & kWanted) != kWanted ||
-      (request.flags & kOthers) != 0 || request.protection != kReadWrite) {
-    return false;
-  }
+  if (!is_private_data(request) || request.protection != kReadWrite) return false;
   // All that jemalloc has is far, so that what comes back to free() is known by its address.
   return request.bytes >= kLeastFarBytes || (request.bytes > 0 && is_allocator(caller));
 }
@@ -93,6 +94,26 @@ void* map_far(const os::MapRequest& request) {
     return MAP_FAILED;
   }
   return pointer(range->start);
+}
+
+// Address space without access, in which the program will map its memory at fixed places: QEMU does
+// so for a guest's. It may come to nothing, or be for files, which cannot lie among far pages; so
+// what is small, says that it is no memory yet (MAP_NORESERVE), or is most of the region stays the
+// kernel's.
+bool may_be_reserved_far(const os::MapRequest& request, const void* caller) {
+  constexpr std::uint64_t kLeastReserved = 64u << 20;
+  return is_far_memory_on() && request.protection == PROT_NONE && is_private_data(request) &&
+         (request.flags & MAP_NORESERVE) == 0 && request.bytes >= kLeastReserved &&
+         request.bytes <= far_runtime.bytes.load() / 2 && !is_local_caller(caller, request.bytes);
+}
+
+// Nothing: there is no room, or the kernel refuses.
+void* reserve_far(const os::MapRequest& request) {
+  const auto range = take_far(whole_pages(request.bytes));
+  if (!range) return nullptr;
+  if (protect_far(*range, PROT_NONE) == 0) return pointer(range->start);
+  release_far(*range);
+  return nullptr;
 }
 
 // MAP_FIXED over far pages: the same kind of memory begins anew; another kind would tear a hole
@@ -121,6 +142,9 @@ void* map(const os::MapRequest& request, const void* caller) {
     return map_over(request, parts);
   }
   if (may_be_far(request, caller)) return map_far(request);
+  if (may_be_reserved_far(request, caller)) {
+    if (void* const reserved = reserve_far(request); reserved != nullptr) return reserved;
+  }
   void* mapped = os::kernel_map(request);
   if (!is_far_memory_on() && mapped != MAP_FAILED && is_allocator(caller)) {
     note_early_extent({number(mapped), whole_pages(request.bytes)});
