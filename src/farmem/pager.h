@@ -176,7 +176,7 @@ class Pager {
   bool evict_batch();
   std::uint32_t stage_dirty(std::span<const PageIndex> victims);
   std::uint32_t move_out(PageIndex first, Frames::Run run);
-  std::uint32_t stage_stuck(PageIndex page, std::uint32_t frame);
+  std::uint32_t stage_stuck(PageIndex first, Frames::Run run);
   bool copy_out(PageIndex page, std::uint32_t frame);
   void leaves(PageIndex page, std::uint32_t frame);
   bool has_own_slot(PageIndex page);

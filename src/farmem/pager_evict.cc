@@ -117,7 +117,7 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
     take_leaving({run.first, moved});
     return moved;
   }
-  if (moves_pages_) return stage_stuck(first, run.first);
+  if (moves_pages_) return stage_stuck(first, run);
   if (copy_out(first, run.first)) {
     take_leaving({run.first, 1});
     leaves(first, run.first);
@@ -129,18 +129,24 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   return 1;
 }
 
-// A page that cannot be moved is shared with a child of fork(), or the kernel is writing to it or
-// reading from it on behalf of a system call: direct I/O. A copy of the former is our own and can
-// be moved; the latter stays, or what arrives would be lost.
-std::uint32_t Pager::stage_stuck(PageIndex index, std::uint32_t frame) {
-  if (!os::is_page_present(page(index).start)) {
-    table_->set_state(index, PageState::kEmpty);  // Given back behind our back.
-  } else if (os::populate_for_writing(page(index)) && move_out(index, {frame, 1}) == 1) {
-    take_leaving({frame, 1});
-  } else {
-    stays(index);
+// Pages that cannot be moved are shared with a child of fork(), or the kernel is writing to them or
+// reading from them on behalf of a system call: direct I/O. Copies of the former are our own and
+// can be moved; the latter stay, or what arrives would be lost. Returns how many it dealt with.
+std::uint32_t Pager::stage_stuck(PageIndex first, Frames::Run run) {
+  std::uint32_t present = 0;
+  while (present < run.count && os::is_page_present(page(first + present).start)) ++present;
+  if (present == 0) {
+    table_->set_state(first, PageState::kEmpty);  // Given back behind our back.
+    return 1;
   }
-  return 1;
+  const bool own = os::populate_for_writing(pages(first, present));
+  const std::uint32_t moved = own ? move_out(first, {run.first, present}) : 0;
+  if (moved == 0) {
+    stays(first);
+    return 1;
+  }
+  take_leaving({run.first, moved});
+  return moved;
 }
 
 void Pager::take_leaving(Frames::Run run) {
