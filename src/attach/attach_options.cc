@@ -29,6 +29,7 @@ AttachOptions read_environment() {
 struct Remembered {
   std::int32_t process_id;
   AttachOptions options;
+  const Remembered* before;
 };
 constinit std::atomic<const Remembered*> remembered{nullptr};
 
@@ -51,7 +52,9 @@ AttachOptions AttachOptions::from_environment() {
   static_cast<void>(log_level());  // A variable too.
   AttachOptions options = read_environment();
   // Never deleted: another thread may be reading the one from before. They are few.
-  if (last == nullptr || !(last->options == options)) remembered = new Remembered{self, options};
+  if (last == nullptr || !(last->options == options)) {
+    remembered = new Remembered{self, options, last};
+  }
   return options;
 }
 

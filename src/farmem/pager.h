@@ -171,7 +171,7 @@ class Pager {
   std::uint32_t stage_dirty(std::span<const PageIndex> victims);
   os::AddressRange place_of(Frames::Run run) const;
   os::UffdProgress move_out(PageIndex first, Frames::Run run);
-  std::uint32_t stage_stuck(PageIndex page, std::uint32_t frame);
+  std::uint32_t stage_stuck(PageIndex first, Frames::Run run);
   bool copy_out(PageIndex page, std::uint32_t frame);
   bool fill_frame(PageIndex page, std::uint32_t frame);
   void leaves(PageIndex page, std::uint32_t frame);

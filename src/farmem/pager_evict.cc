@@ -115,7 +115,7 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   if (moves_pages_) {
     const os::UffdProgress moved = move_out(first, run);
     const auto count = static_cast<std::uint32_t>(moved.bytes / os::kPageBytes);
-    if (count == 0) return stage_stuck(first, run.first);
+    if (count == 0) return stage_stuck(first, run);
     take_leaving({run.first, count});
     return count;
   }
@@ -130,25 +130,31 @@ std::uint32_t Pager::stage_dirty(std::span<const PageIndex> victims) {
   return 1;
 }
 
-// A page that cannot be moved is shared with a child of fork(), or the kernel is writing to it or
-// reading from it on behalf of a system call: direct I/O. A copy of the former is our own and can
-// be moved; the latter stays, or what arrives would be lost. One that the program has made
-// read-only or executable is of another kind than the frames: it is copied.
-std::uint32_t Pager::stage_stuck(PageIndex index, std::uint32_t frame) {
-  if (!os::is_page_present(page(index).start)) {
-    table_->set_state(index, PageState::kEmpty);  // Given back behind our back.
+// Pages that cannot be moved are shared with a child of fork(), or the kernel is writing to them or
+// reading from them on behalf of a system call: direct I/O. Copies of the former are our own and
+// can be moved; the latter stay, or what arrives would be lost. Those that the program has made
+// read-only or executable are of another kind than the frames: they are copied. Returns how many it
+// dealt with.
+std::uint32_t Pager::stage_stuck(PageIndex first, Frames::Run run) {
+  std::uint32_t present = 0;
+  while (present < run.count && os::is_page_present(page(first + present).start)) ++present;
+  if (present == 0) {
+    table_->set_state(first, PageState::kEmpty);  // Given back behind our back.
     return 1;
   }
-  os::populate_for_writing(page(index));
-  const os::UffdProgress moved = move_out(index, {frame, 1});
-  if (moved.verdict == os::UffdVerdict::kDone) {
-    take_leaving({frame, 1});
-  } else if (moved.verdict == os::UffdVerdict::kInvalid && fill_frame(index, frame)) {
-    take_leaving({frame, 1});
-    leaves(index, frame);
-    drop_later(index);
+  os::populate_for_writing(pages(first, present));
+  const os::UffdProgress moved = move_out(first, {run.first, present});
+  const auto count = static_cast<std::uint32_t>(moved.bytes / os::kPageBytes);
+  if (count > 0) {
+    take_leaving({run.first, count});
+    return count;
+  }
+  if (moved.verdict == os::UffdVerdict::kInvalid && fill_frame(first, run.first)) {
+    take_leaving({run.first, 1});
+    leaves(first, run.first);
+    drop_later(first);
   } else {
-    stays(index);
+    stays(first);
   }
   return 1;
 }

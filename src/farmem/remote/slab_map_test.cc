@@ -50,6 +50,20 @@ TEST_F(SlabMapTest, ReplacesACopyThatIsReadOnlyWhenItIsFull) {
   EXPECT_FALSE(map.place_of(kSlots, 0).filling);
 }
 
+TEST_F(SlabMapTest, GivesAChildWhatIsFullAndNotWhatIsBeingFilled) {
+  map.mark_gone(1);
+  map.replace(0, 1, {.address = 0x8000, .rkey = 8, .node = 3});
+  map.finish(0, 1);
+  map.replace(1, 0, {.address = 0x9000, .rkey = 9, .node = 3});
+  const auto found = map.slabs_for_child();
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0][0].node, 0u);
+  EXPECT_EQ(found[0][1].node, 3u);
+  EXPECT_EQ(found[0][1].address, 0x8000u);
+  EXPECT_TRUE(map.is_gone(found[1][0].node));
+  EXPECT_EQ(found[1][1].node, 2u);
+}
+
 TEST_F(SlabMapTest, TellsWritesToAChunkFromOthers) {
   const auto before = map.writes_before(0);
   ASSERT_TRUE(before);

@@ -258,7 +258,7 @@ std::optional<SlabCopy> VerbsStore::reserve_spare(std::uint32_t other) {
 void VerbsStore::keep() {
   Healer healer{*map_, {.open_channel = [this] { return make_channel(kSlotsOfChunk); },
                         .reserve = [this](std::uint32_t other) { return reserve_spare(other); }}};
-  std::uint64_t heal_ns = UINT64_MAX;  // When there may be something to heal.
+  std::uint64_t heal_ns = 0;  // When there may be something to heal: in a child, from the start.
   const std::uint64_t period_ns = lease_ms_ * os::kNsPerMs / kBeatsOfLease;
   std::uint64_t next_beat = os::now_ns() + period_ns;
   std::array<os::Readiness, kMostNodes + 1> ready;
