@@ -2,9 +2,8 @@
 """PostgreSQL whose private memory is far: what its queries answer and what its tables hold.
 
 In single-user mode all is one process: sorts, hashes and joins with more memory than may stay here.
-As a server, each connection is a child of fork(), which keeps what it has here and has no memory
-nodes: pgbench and pg_dump show that such children are right, not that their memory is far. Shared
-buffers are shared memory, and always local.
+As a server, each connection is a child of fork(): pgbench and pg_dump judge those. Shared buffers
+are shared memory, and always local.
 
 The server refuses root, and far memory needs the right to serve the page faults of system calls:
 an ordinary user gets that one capability.
