@@ -246,10 +246,11 @@ class Program:
     def native(self):
         return self.timed(self.argv)[0]
 
-    def far(self, host, node, percent):
+    def far(self, host, node, percent, faults="signal"):
         local = max(self.peak_bytes * percent // 100, 8 << 20)
         argv = [testing.ISTHMUS, "--socket", host.socket, "run", "--local-memory", local,
-                "--far-memory", "1G", "--memory-node", node.address, "--", *self.argv]
+                "--far-memory", "1G", "--memory-node", node.address, "--faults", faults, "--",
+                *self.argv]
         seconds, found, _ = self.timed([str(word) for word in argv])
         if found != self.right:
             raise RuntimeError(f"{self.name}: another result than by itself: {found[0]}")
@@ -281,7 +282,8 @@ def program_rows(row):
     return [row(f"far-{program.name}", f"{program.name}, half of its memory far", "s", 0.4, False,
                 lambda program=program: program.far(host, node, 50),
                 {"all local": program.native},
-                {"zram swap": lambda program=program: program.on_zram(50)})
+                {"by message": lambda program=program: program.far(host, node, 50, "message"),
+                 "zram swap": lambda program=program: program.on_zram(50)})
             for program in programs]
 
 
