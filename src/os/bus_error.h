@@ -8,7 +8,6 @@
 // Threading: catch_bus_errors() once, from one thread; the handler is called in any.
 #pragma once
 
-#include <csignal>
 #include <cstdint>
 
 #include "base/result.h"
@@ -25,9 +24,5 @@ enum class BusVerdict : std::uint8_t {
 using BusErrorHandler = BusVerdict (*)(std::uint64_t address, BusAccess access);
 
 Result<void> catch_bus_errors(BusErrorHandler handler);
-
-// Who gets those that the handler does not know, from now on: what the program asked for after us,
-// where its system calls come to us first. In any thread.
-void pass_bus_errors_to(const struct sigaction& action);
 
 }  // namespace isthmus::os

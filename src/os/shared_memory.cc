@@ -1,8 +1,10 @@
 #include "os/shared_memory.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <string>
@@ -53,7 +55,18 @@ Result<std::size_t> file_bytes(const Fd& file) {
 Result<MemoryFile> open_memory_file_of(std::int32_t process_id, int descriptor) {
   const std::string path =
       "/proc/" + std::to_string(process_id) + "/fd/" + std::to_string(descriptor);
-  MemoryFile opened{Fd{open(path.c_str(), O_RDWR | O_CLOEXEC)}, {}, 0};
+  // Looked at before it is opened: to open another kind of file could wait for ever.
+  const Fd place{open(path.c_str(), O_PATH | O_CLOEXEC)};
+  if (!place) return fail_errno(errno, "find " + path);
+  struct statfs system {};
+  if (fstatfs(place.get(), &system) != 0) return fail_errno(errno, "look at " + path);
+  struct stat status {};
+  if (fstat(place.get(), &status) != 0) return fail_errno(errno, "look at " + path);
+  if (system.f_type != TMPFS_MAGIC || !S_ISREG(status.st_mode)) {
+    return fail(ErrorCode::kInvalid, "%s is no memory file", path.c_str());
+  }
+  const std::string same = "/proc/self/fd/" + std::to_string(place.get());
+  MemoryFile opened{Fd{open(same.c_str(), O_RDWR | O_CLOEXEC)}, {}, 0};
   if (!opened.file) return fail_errno(errno, "open " + path);
   opened.identity = ISTHMUS_TRY(file_identity(opened.file.get()));
   opened.bytes = ISTHMUS_TRY(file_bytes(opened.file));
@@ -63,12 +76,8 @@ Result<MemoryFile> open_memory_file_of(std::int32_t process_id, int descriptor) 
 }
 
 Result<void> discard_shared_memory(const Fd& file, std::size_t bytes) {
-  return discard_shared_memory(file, 0, bytes);
-}
-
-Result<void> discard_shared_memory(const Fd& file, std::size_t offset, std::size_t bytes) {
-  if (fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0) {
+  if (fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                static_cast<off_t>(bytes)) != 0) {
     return fail_errno(errno, "discard shared memory");
   }
   return {};

@@ -35,7 +35,6 @@ Result<MemoryFile> open_memory_file_of(std::int32_t process_id, int descriptor);
 
 // Punches a hole: the bytes read as zero again and take no memory.
 Result<void> discard_shared_memory(const Fd& file, std::size_t bytes);
-Result<void> discard_shared_memory(const Fd& file, std::size_t offset, std::size_t bytes);
 
 // A shared, readable and writable mapping of a file, which may be closed then.
 class Mapping {

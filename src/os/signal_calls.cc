@@ -8,22 +8,13 @@
 #include <cerrno>
 #include <cstring>
 
-#include "os/bus_error.h"
+#include "os/signal_follower.h"
 
 #if defined(__x86_64__)
 
 namespace isthmus::os {
 namespace {
 
-constexpr int kSignals = 64;
-
-// struct sigaction, as the kernel has it.
-struct KernelAction {
-  std::uint64_t handler;
-  std::uint64_t flags;
-  std::uint64_t restorer;
-  std::uint64_t mask;
-};
 constexpr std::uint64_t kDefault = 0;
 constexpr std::uint64_t kIgnore = 1;
 
@@ -63,13 +54,6 @@ void write(std::uint64_t address, const Value& value) {
 
 bool is_ours(std::uint64_t number) { return number == SIGBUS || number == SIGSYS; }
 
-// A child by vfork(), which shares our memory but not our handlers: it is about to become another
-// program, and what it changes must not be noted here.
-bool is_borrowed_memory() {
-  static const std::int64_t process = direct_call(SYS_getpid, {});
-  return direct_call(SYS_getpid, {}) != process;
-}
-
 struct sigaction follower(const KernelAction& action) {
   struct sigaction made {};
   made.sa_flags = static_cast<int>(action.flags);
@@ -88,7 +72,8 @@ std::int64_t do_action(const CallArguments& arguments) {
   KernelAction given = wanted;
   given.mask &= ~kNeverBlocked;
   if (given.handler != kDefault && given.handler != kIgnore) given.flags |= SA_ONSTACK;
-  const bool borrowed = is_borrowed_memory();
+  // It is about to become another program, and what it changes must not be noted here.
+  const bool borrowed = borrows_memory();
   if (borrowed && is_ours(number)) return 0;
   {
     const ActionsLock lock;
@@ -102,7 +87,7 @@ std::int64_t do_action(const CallArguments& arguments) {
     if (sets && !borrowed) {
       asked[number] = wanted;
       is_asked[number] = true;
-      if (number == SIGBUS) pass_bus_errors_to(follower(wanted));
+      if (is_ours(number)) set_follower(static_cast<int>(number), follower(wanted));
     }
   }
   if (arguments[2] != 0) write(arguments[2], had);

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "os/signal_follower.h"
+
 #if defined(__x86_64__)
 
 // Older headers lack them.
@@ -34,13 +36,7 @@ thread_local constinit bool caught [[gnu::tls_model("initial-exec")]] = false;
 thread_local constinit std::uint64_t alt_stack [[gnu::tls_model("initial-exec")]] = 0;
 
 constinit CallHandler the_handler = nullptr;
-
-struct KernelAction {
-  std::uint64_t handler;
-  std::uint64_t flags;
-  std::uint64_t restorer;
-  std::uint64_t mask;
-};
+constinit std::int64_t the_process = 0;  // Whose calls are caught.
 
 // What a new thread needs to go on where the call was made, on its own stack, under which this
 // lies. Offsets are the assembler's too.
@@ -212,8 +208,12 @@ std::int64_t catch_this_thread() {
 void on_caught(int, siginfo_t* info, void* machine) {
   auto* context = static_cast<ucontext_t*>(machine);
   greg_t* registers = context->uc_mcontext.gregs;
-  if (info->si_code != kUserDispatch) return;  // Sent by somebody; nobody else makes them.
   const int kept = errno;
+  if (info->si_code != kUserDispatch) {
+    pass_to_follower(SIGSYS, info, machine);
+    errno = kept;
+    return;
+  }
   const auto argument = [registers](int index) {
     return static_cast<std::uint64_t>(registers[index]);
   };
@@ -231,7 +231,6 @@ std::int64_t change_action(int signal_number, const KernelAction* to, KernelActi
 }
 
 constexpr std::uint64_t kRestorerFlag = 0x04000000;  // SA_RESTORER
-constexpr int kSignals = 64;
 
 // Handlers that are there already return without being caught: they may have blocked SIGSYS.
 void return_directly() {
@@ -249,6 +248,10 @@ void return_directly() {
 
 Result<void> start_catching(CallHandler handler) {
   the_handler = handler;
+  the_process = direct_call(SYS_getpid, {});
+  struct sigaction before {};
+  if (sigaction(SIGSYS, nullptr, &before) != 0) return fail_errno(errno, "look at SIGSYS");
+  set_follower(SIGSYS, before);
   const KernelAction action{
       number_of(reinterpret_cast<const void*>(on_caught)),
       SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART | kRestorerFlag,
@@ -271,11 +274,14 @@ Result<void> start_catching(CallHandler handler) {
 void catch_again_in_child() {
   // The selector stays what it is: the caller may be in a DirectCalls.
   const std::uint8_t before = selector;
+  the_process = direct_call(SYS_getpid, {});
   catch_this_thread();
   selector = before;
 }
 
 bool is_caught() { return caught; }
+
+bool borrows_memory() { return direct_call(SYS_getpid, {}) != the_process; }
 
 std::int64_t direct_call(long number, const CallArguments& arguments) {
   return isthmus_direct_call(number, arguments.data());
@@ -382,6 +388,7 @@ Result<void> start_catching(CallHandler) {
 }
 void catch_again_in_child() {}
 bool is_caught() { return false; }
+bool borrows_memory() { return false; }
 
 std::int64_t direct_call(long number, const CallArguments& a) {
   const int kept = errno;

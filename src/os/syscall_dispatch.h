@@ -43,6 +43,8 @@ Result<void> start_catching(CallHandler handler);
 // In a child of fork(), which the kernel does not catch.
 void catch_again_in_child();
 bool is_caught();  // This thread.
+// A child by vfork(), which has our memory but not our handlers.
+bool borrows_memory();
 
 // Straight to the kernel, from anywhere; errno stays.
 std::int64_t direct_call(long number, const CallArguments& arguments);
@@ -71,7 +73,14 @@ class DirectCalls {
 std::uint8_t enter_direct_calls();
 void leave_direct_calls(std::uint8_t before);
 
-// Signal sets as the kernel has them.
+// Signal sets and struct sigaction as the kernel has them.
+constexpr int kSignals = 64;
+struct KernelAction {
+  std::uint64_t handler;
+  std::uint64_t flags;
+  std::uint64_t restorer;
+  std::uint64_t mask;
+};
 constexpr std::uint64_t signal_bit(int number) { return std::uint64_t{1} << (number - 1); }
 constexpr std::uint64_t kNeverBlocked = signal_bit(SIGBUS) | signal_bit(SIGSYS);
 

@@ -40,6 +40,9 @@ std::int64_t pass(CaughtCall& call) {
 
 BusVerdict nothing_is_ours(std::uint64_t, BusAccess) { return BusVerdict::kForeign; }
 
+sigjmp_buf back;
+void jump_back(int) { siglongjmp(back, 1); }
+
 // Which step of a case failed; 0: none. Cases run where gtest cannot count.
 #define STEP(condition) \
   do {                  \
@@ -119,7 +122,13 @@ TEST_F(SyscallDispatch, CatchesChildrenOfForkWhenToldTo) {
       if (seen != before) _exit(1);
       catch_again_in_child();
       call_getppid();
-      _exit(seen == before ? 2 : 0);
+      if (seen == before) _exit(2);
+      // It is a process of its own, with signals of its own.
+      struct sigaction asked {};
+      signal(SIGBUS, jump_back);
+      if (sigaction(SIGBUS, nullptr, &asked) != 0 || asked.sa_handler != jump_back) _exit(3);
+      if (sigsetjmp(back, 1) == 0) raise(SIGBUS);
+      _exit(sigaction(SIGBUS, nullptr, &asked) == 0 ? 0 : 4);
     }
     int status = 0;
     STEP(waitpid(child, &status, 0) == child && status == 0);
@@ -182,9 +191,6 @@ TEST_F(SyscallDispatch, SignalsInterruptWhatWaits) {
   }), 0);
 }
 
-sigjmp_buf back;
-void jump_back(int) { siglongjmp(back, 1); }
-
 TEST_F(SyscallDispatch, HandlersMayJumpOutOfWhatWaits) {
   EXPECT_EQ(status_of([] {
     struct sigaction action {};
@@ -224,6 +230,26 @@ TEST_F(SyscallDispatch, ProgramsHaveTheirOwnBusErrors) {
     raise(SIGBUS);
     return 1;
   }), 1000 + SIGBUS);
+}
+
+TEST_F(SyscallDispatch, ProgramsHaveTheirOwnBadSystemCalls) {
+  EXPECT_EQ(status_of([] {
+    signal(SIGSYS, jump_back);
+    if (sigsetjmp(back, 1) == 0) {
+      raise(SIGSYS);
+      return 1;
+    }
+    const int before = seen;
+    call_getppid();
+    STEP(seen == before + 1);
+    signal(SIGSYS, SIG_IGN);
+    raise(SIGSYS);
+    return 0;
+  }), 0);
+  EXPECT_EQ(status_of([] {
+    raise(SIGSYS);
+    return 1;
+  }), 1000 + SIGSYS);
 }
 
 TEST_F(SyscallDispatch, AlternateStacksAreAsAskedFor) {

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -206,6 +207,34 @@ static void reserved(void) {
   printf("reserved: %zu right, %zu zeros\n", right, zeros);
 }
 
+/* A datagram in a hundred pieces, each in a far page of its own: it arrives whole or not at all. */
+static void datagram_in_pieces(void) {
+  enum { PIECES = 100, BYTES = 300 };
+  int ends[2];
+  must(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0, "socketpair");
+  char *from = malloc(2 * PIECES * PAGE), *to = malloc(2 * PIECES * PAGE);
+  struct iovec out[PIECES], in[PIECES];
+  for (int piece = 0; piece < PIECES; ++piece) {
+    out[piece] = (struct iovec){from + 2 * piece * PAGE + 7, BYTES};
+    in[piece] = (struct iovec){to + 2 * piece * PAGE + 11, BYTES};
+    memset(out[piece].iov_base, piece + 1, BYTES);
+  }
+  check_array("before a datagram"); /* The pieces are far now. */
+  struct msghdr sent = {.msg_iov = out, .msg_iovlen = PIECES};
+  must(sendmsg(ends[0], &sent, 0) == PIECES * BYTES, "sendmsg");
+  check_array("before its arrival");
+  struct msghdr got = {.msg_iov = in, .msg_iovlen = PIECES};
+  must(recvmsg(ends[1], &got, 0) == PIECES * BYTES && (got.msg_flags & MSG_TRUNC) == 0, "recvmsg");
+  for (int piece = 0; piece < PIECES; ++piece) {
+    must(memcmp(in[piece].iov_base, out[piece].iov_base, BYTES) == 0, "a piece");
+  }
+  close(ends[0]);
+  close(ends[1]);
+  free(from);
+  free(to);
+  printf("datagram: whole\n");
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   array = malloc((size_t)ARRAY_PAGES * PAGE);
@@ -215,6 +244,7 @@ int main(int argc, char **argv) {
   many_threads();
   direct_reads(argv[1]);
   locked_pages();
+  datagram_in_pieces();
   own_bus_error(argv[1]);
   pages_given_back();
   other_rights(PROT_READ, "read-only");

@@ -27,19 +27,15 @@ Result<SlabGrant> NodeSession::take_slab() {
   const auto slab = pool_.take();
   if (!slab) return fail(ErrorCode::kNoMemory, "no slab is free");
   const auto memory = pool_.memory_of(*slab);
-  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(memory.data());
-  constexpr int kAccess =
-      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
-  // As a file where the device takes one that is no buffer of a device: ours does.
-  MrOwner region{ibv_reg_dmabuf_mr(pd_.get(), pool_.offset_of(*slab), memory.size(), address,
-                                   pool_.file().get(), kAccess)};
-  if (!region) region.reset(ibv_reg_mr(pd_.get(), memory.data(), memory.size(), kAccess));
+  MrOwner region{ibv_reg_mr(pd_.get(), memory.data(), memory.size(),
+                            IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |
+                                IBV_ACCESS_REMOTE_WRITE)};
   if (!region) {
     const int error = errno;
     pool_.give_back(*slab);
     return fail_errno(error, "register a slab");
   }
-  const SlabGrant grant{.address = address,
+  const SlabGrant grant{.address = reinterpret_cast<std::uintptr_t>(memory.data()),
                         .rkey = region->rkey,
                         .slab = *slab};
   slabs_.emplace(*slab, std::move(region));

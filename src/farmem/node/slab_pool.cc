@@ -1,6 +1,5 @@
 #include "farmem/node/slab_pool.h"
 
-#include <algorithm>
 #include <bit>
 
 #include "base/assert.h"
@@ -20,16 +19,13 @@ Result<std::unique_ptr<SlabPool>> SlabPool::create(Options options) {
                 static_cast<unsigned long long>(options.bytes),
                 static_cast<unsigned long long>(options.slab_bytes));
   }
-  const std::uint64_t bytes = count * options.slab_bytes;
-  os::Fd file = ISTHMUS_TRY(os::create_shared_memory("isthmus-slabs", bytes));
-  auto memory = ISTHMUS_TRY(os::Mapping::create(file, bytes));
-  return std::unique_ptr<SlabPool>(
-      new SlabPool(std::move(file), std::move(memory), options.slab_bytes));
+  auto memory = ISTHMUS_TRY(os::AnonymousMemory::create(count * options.slab_bytes));
+  memory->prefer_large_pages();
+  return std::unique_ptr<SlabPool>(new SlabPool(std::move(memory), options.slab_bytes));
 }
 
-SlabPool::SlabPool(os::Fd file, std::unique_ptr<os::Mapping> memory, std::uint64_t slab_bytes)
-    : file_(std::move(file)),
-      memory_(std::move(memory)),
+SlabPool::SlabPool(std::unique_ptr<os::AnonymousMemory> memory, std::uint64_t slab_bytes)
+    : memory_(std::move(memory)),
       slab_bytes_(slab_bytes),
       taken_(memory_->size() / slab_bytes) {
   // The first slab is taken first.
@@ -56,8 +52,9 @@ void SlabPool::give_back(std::uint32_t slab) {
 }
 
 void SlabPool::zero(std::uint32_t slab) {
-  if (os::discard_shared_memory(file_, offset_of(slab), slab_bytes_)) return;
-  std::ranges::fill(memory_of(slab), std::byte{0});
+  const os::AddressRange range{reinterpret_cast<std::uintptr_t>(memory_of(slab).data()),
+                               slab_bytes_};
+  page_drop_.drop({&range, 1});
 }
 
 }  // namespace isthmus::farmem

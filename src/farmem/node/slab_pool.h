@@ -1,8 +1,7 @@
 // SlabPool: the memory that a node donates, in slabs of equal size.
 //
 // Memory is taken from the kernel when it is first written, and given back to it when its slab is
-// released. That is also what zeroes it: nobody gets to see what another one wrote. It is a memory
-// file, so that it can be registered as one, which spares programs of this host system calls.
+// released. That is also what zeroes it: nobody gets to see what another one wrote.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +12,8 @@
 #include <vector>
 
 #include "base/result.h"
-#include "os/fd.h"
-#include "os/shared_memory.h"
+#include "os/anonymous_memory.h"
+#include "os/page_drop.h"
 
 namespace isthmus::farmem {
 
@@ -41,16 +40,14 @@ class SlabPool {
   std::span<std::byte> memory_of(std::uint32_t slab) const {
     return {memory_->data() + slab * slab_bytes_, slab_bytes_};
   }
-  const os::Fd& file() const { return file_; }
-  std::uint64_t offset_of(std::uint32_t slab) const { return slab * slab_bytes_; }
 
  private:
-  SlabPool(os::Fd file, std::unique_ptr<os::Mapping> memory, std::uint64_t slab_bytes);
+  SlabPool(std::unique_ptr<os::AnonymousMemory> memory, std::uint64_t slab_bytes);
   void zero(std::uint32_t slab);
 
-  os::Fd file_;
-  std::unique_ptr<os::Mapping> memory_;
+  std::unique_ptr<os::AnonymousMemory> memory_;
   const std::uint64_t slab_bytes_;
+  os::PageDrop page_drop_;
   std::vector<bool> taken_;
   std::vector<std::uint32_t> free_;
 };

@@ -29,8 +29,10 @@ using os::CaughtCall;
 using os::kPageBytes;
 using os::UffdAccess;
 
-constexpr std::size_t kMostRanges = 64;           // Of one call.
-constexpr std::uint64_t kMostAtOnce = 1u << 20;   // Bytes kept for one call; more goes in parts.
+constexpr std::size_t kMostRanges = IOV_MAX + 8;  // Of one call: vectors, and what is beside them.
+constexpr std::size_t kMostKept = 128;            // Of a thread; more are brought here, not kept.
+constexpr std::size_t kMostCut = 32;              // Vectors.
+constexpr std::uint64_t kMostAtOnce = 1u << 20;  // Bytes kept for one call; more goes in parts.
 constexpr std::uint64_t kMostTextBytes = 128u << 10;  // Of one argument of execve.
 constexpr std::uint64_t kMoreStructBytes = 64u << 10;
 constexpr int kMostTries = 64;
@@ -63,7 +65,7 @@ struct Kept {
   AddressRange range;
 };
 struct KeptBook {
-  std::array<Kept, 2 * kMostRanges> entries;
+  std::array<Kept, kMostKept> entries;
   std::size_t count;
 };
 thread_local constinit KeptBook kept{};
@@ -89,12 +91,21 @@ class Needs {
   void add(std::uint64_t start, std::uint64_t bytes, KernelAccess access) {
     const AddressRange range = far_pages(start, bytes);
     if (range.bytes == 0) return;
+    const UffdAccess wanted =
+        access == KernelAccess::kWrites ? UffdAccess::kWrite : UffdAccess::kRead;
+    if (count_ > 0) {
+      // Pieces of one buffer are one range.
+      auto& [last, of_last] = ranges_[count_ - 1];
+      if (of_last == wanted && last.start <= range.start && range.start <= last.end()) {
+        last.bytes = std::max(last.end(), range.end()) - last.start;
+        return;
+      }
+    }
     if (count_ == kMostRanges) {
       overflows_ = true;
       return;
     }
-    ranges_[count_++] = {range, access == KernelAccess::kWrites ? UffdAccess::kWrite
-                                                                : UffdAccess::kRead};
+    ranges_[count_++] = {range, wanted};
   }
 
   bool any() const { return count_ > 0; }
@@ -144,7 +155,9 @@ std::uint64_t number_of(const void* pointer) { return reinterpret_cast<std::uint
 
 void add_text(Needs& needs, std::uint64_t address) {
   if (!is_far_number(address)) return;
-  needs.add(address, strnlen(at<char>(address), kMostTextBytes) + 1, KernelAccess::kReads);
+  const std::uint64_t to_end = far_runtime.start + far_runtime.bytes.load() - address;
+  const std::uint64_t most = std::min(to_end, kMostTextBytes);
+  needs.add(address, strnlen(at<char>(address), most) + 1, KernelAccess::kReads);
 }
 
 void add_strings(Needs& needs, std::uint64_t address) {
@@ -163,7 +176,7 @@ bool any_far(const iovec* vectors, std::uint64_t count) {
 
 // Vectors as far as they can be kept at once: room is left for the rest of the call beside them.
 struct Cut {
-  std::array<iovec, kMostRanges / 2> vectors;
+  std::array<iovec, kMostCut> vectors;
   std::uint64_t count = 0;
   std::uint64_t bytes = 0;
 
@@ -191,8 +204,17 @@ void add_vectors(Needs& needs, std::uint64_t address, std::uint64_t count, Kerne
   }
 }
 
-// Copies of a message's header and vectors: a stream moves less than what is asked for when that is
-// more than can be kept.
+// More than what a packet can have is a stream's, and a stream moves less than what is asked for.
+std::uint64_t far_bytes(const msghdr& message) {
+  std::uint64_t bytes = 0;
+  for (const iovec& vector : std::span(message.msg_iov, message.msg_iovlen)) {
+    const std::uint64_t whole = bytes + vector.iov_len;
+    bytes = whole < bytes ? ~std::uint64_t{0} : whole;
+  }
+  return any_far(message.msg_iov, message.msg_iovlen) ? bytes : 0;
+}
+
+// Copies of a message's header and vectors.
 struct Copies {
   msghdr message;
   Cut cut;
@@ -211,7 +233,7 @@ void add_messages(Needs& needs, CallArguments& arguments, const PointerShape& sh
     // What the kernel writes into it, it writes into the copy: see finish().
     msghdr& message = copies.message = *at<msghdr>(address);
     add_message(needs, message, shape.access);
-    if (message.msg_iovlen <= IOV_MAX && any_far(message.msg_iov, message.msg_iovlen)) {
+    if (message.msg_iovlen <= IOV_MAX && far_bytes(message) > kMostAtOnce) {
       copies.cut.take(message.msg_iov, message.msg_iovlen, 0);
       message.msg_iov = copies.cut.vectors.data();
       message.msg_iovlen = copies.cut.count;
@@ -220,7 +242,9 @@ void add_messages(Needs& needs, CallArguments& arguments, const PointerShape& sh
     address = number_of(&message);
     return;
   }
-  const auto count = static_cast<std::uint32_t>(arguments[shape.count]);
+  // As the kernel cuts it.
+  const auto count = std::min(static_cast<std::uint32_t>(arguments[shape.count]),
+                              std::uint32_t{IOV_MAX});
   const mmsghdr* messages = at<mmsghdr>(address);
   for (std::uint32_t index = 0; index < count; ++index) {
     const msghdr& message = messages[index].msg_hdr;

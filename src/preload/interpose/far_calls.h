@@ -2,8 +2,9 @@
 // page there and answers EFAULT, so what the arguments point to is brought here first and kept
 // until the call is done (os/syscall_dispatch.h catches it).
 //
-// What stays out of reach: what structs of ioctl() point to, unless the call says EFAULT and can be
-// repeated; and asynchronous input and output (io_uring, io_setup), which answer ENOSYS.
+// What stays out of reach: what structs of ioctl() point to; and asynchronous input and output
+// (io_uring, io_setup), which answer ENOSYS. Structs that hold pointers are read by us first: a bad
+// pointer to one is SIGSEGV instead of EFAULT.
 //
 // Threading: start_far_calls() once, before main().
 #pragma once
